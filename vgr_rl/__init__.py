@@ -1,0 +1,1 @@
+"""Train vision-language models to reason with evidence that can be checked."""
