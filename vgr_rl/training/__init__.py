@@ -1,0 +1,1 @@
+"""The glue to verl: trainer mode, reward manager, agent loop, guards, checkpoints, preflight."""

