@@ -1,0 +1,1 @@
+"""Rewards: pure functions of a parsed response and its sample. Needs neither torch nor Ray."""

@@ -1,0 +1,63 @@
+"""Areas and overlaps of boxes in one common frame.
+
+Plain Python: at the handful of boxes a response has, this beats an array library. `iou_matrix` turns to numpy when
+there are many pairs.
+"""
+
+from collections.abc import Sequence
+
+from vgr_rl.grounding.frames import Box
+
+_NUMPY_PAIRS = 512
+
+
+def area(box: Box) -> float:
+    """Return the area of a box; 0 when it is empty or reversed."""
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def intersection(a: Box, b: Box) -> float:
+    """Return the area that two boxes share."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def iou(a: Box, b: Box) -> float:
+    """Return intersection over union, in [0, 1]; boxes that only touch have 0."""
+    shared = intersection(a, b)
+    return shared / (area(a) + area(b) - shared) if shared > 0 else 0.0
+
+
+def giou(a: Box, b: Box) -> float:
+    """Return the generalised IoU, in (-1, 1]: IoU less the share of the common hull that neither box covers.
+
+    Source: Rezatofighi et al., "Generalized Intersection over Union", 2019.
+    """
+    shared = intersection(a, b)
+    union = area(a) + area(b) - shared
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    if union <= 0 or hull <= 0:
+        return 0.0
+    return shared / union - (hull - union) / hull
+
+
+def iou_matrix(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]]:
+    """Return IoU of every pair as `[len(preds)][len(targets)]`."""
+    if len(preds) * len(targets) > _NUMPY_PAIRS:
+        return _iou_matrix_numpy(preds, targets)
+    return [[iou(pred, target) for target in targets] for pred in preds]
+
+
+def _iou_matrix_numpy(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]]:
+    import numpy as np
+
+    a = np.asarray(preds, dtype=np.float64)[:, None, :]
+    b = np.asarray(targets, dtype=np.float64)[None, :, :]
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    shared = np.where((width > 0) & (height > 0), width * height, 0.0)
+    area_a = np.maximum(a[..., 2] - a[..., 0], 0.0) * np.maximum(a[..., 3] - a[..., 1], 0.0)
+    area_b = np.maximum(b[..., 2] - b[..., 0], 0.0) * np.maximum(b[..., 3] - b[..., 1], 0.0)
+    union = area_a + area_b - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0).tolist()
