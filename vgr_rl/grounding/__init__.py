@@ -3,7 +3,7 @@
 Everything here is pure: it needs the standard library only (numpy for large box sets), never torch, Ray or verl.
 """
 
-from vgr_rl.grounding.boxes import area, giou, intersection, iou, iou_matrix
+from vgr_rl.grounding.boxes import area, earlier_iou, giou, intersection, iou, iou_matrix
 from vgr_rl.grounding.frames import Box, Frame, ImageGeometry, Size, model_frame
 from vgr_rl.grounding.geometry import ResizeRule, smart_resize
 from vgr_rl.grounding.sample import AnswerKind, Role, Sample, Target
@@ -22,6 +22,7 @@ __all__ = [
     "Trace",
     "TracedBox",
     "area",
+    "earlier_iou",
     "giou",
     "intersection",
     "iou",

@@ -5,8 +5,13 @@ there are many pairs.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vgr_rl.grounding.frames import Box
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _NUMPY_PAIRS = 512
 
@@ -45,19 +50,32 @@ def giou(a: Box, b: Box) -> float:
 def iou_matrix(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]]:
     """Return IoU of every pair as `[len(preds)][len(targets)]`."""
     if len(preds) * len(targets) > _NUMPY_PAIRS:
-        return _iou_matrix_numpy(preds, targets)
+        import numpy as np
+
+        rows, columns = np.asarray(preds, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+        matrix: list[list[float]] = _iou_array(rows[:, None], columns).tolist()
+        return matrix
     return [[iou(pred, target) for target in targets] for pred in preds]
 
 
-def _iou_matrix_numpy(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]]:
+def earlier_iou(boxes: Sequence[Box]) -> list[float]:
+    """Return for each box its largest IoU with a box before it; 0 for the first."""
+    if len(boxes) * len(boxes) <= 2 * _NUMPY_PAIRS:
+        return [max((iou(box, other) for other in boxes[:index]), default=0.0) for index, box in enumerate(boxes)]
     import numpy as np
 
-    a = np.asarray(preds, dtype=np.float64)[:, None, :]
-    b = np.asarray(targets, dtype=np.float64)[None, :, :]
+    array = np.asarray(boxes, dtype=np.float64)
+    return [0.0, *(float(_iou_array(array[i], array[:i]).max()) for i in range(1, len(array)))]
+
+
+def _iou_array(a: "NDArray[np.float64]", b: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the IoU of boxes `[..., 4]` and `[..., 4]`, broadcast against each other."""
+    import numpy as np
+
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     shared = np.where((width > 0) & (height > 0), width * height, 0.0)
     area_a = np.maximum(a[..., 2] - a[..., 0], 0.0) * np.maximum(a[..., 3] - a[..., 1], 0.0)
     area_b = np.maximum(b[..., 2] - b[..., 0], 0.0) * np.maximum(b[..., 3] - b[..., 1], 0.0)
-    union = area_a + area_b - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0).tolist()
+    ious: NDArray[np.float64] = np.divide(shared, area_a + area_b - shared, out=np.zeros_like(shared), where=shared > 0)
+    return ious

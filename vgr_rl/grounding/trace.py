@@ -73,6 +73,7 @@ def parse_trace(
         ValueError: when `frame` is unknown; never because of `response`.
 
     Example:
+        >>> from vgr_rl.grounding import Size
         >>> geometry = ImageGeometry(Size(100, 100), Size(200, 200))
         >>> trace = parse_trace("a cat <box>[20,40,60,80]</box></think><answer>A</answer>", geometry, "model_px")
         >>> trace.boxes[0].box_orig_px, trace.answer
