@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Resolves pyproject.toml's extras into requirements/cpu.lock and requirements/gpu.lock: `bash scripts/lock.sh [cpu|gpu]`.
+# Reads package metadata only. Versions already in a lock are kept; to move one: `bash scripts/lock.sh cpu --upgrade-package NAME`.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+if ! command -v uv >/dev/null; then
+    "$(find_python)" -m venv "$tools"
+    "$tools/bin/python" -m pip install --quiet uv
+    PATH="$tools/bin:$PATH"
+fi
+
+compile() { # STACK UV_ARGUMENT...
+    local stack=$1
+    shift
+    say "requirements/$stack.lock"
+    uv pip compile --quiet --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+        --python-platform x86_64-manylinux_2_28 --custom-compile-command "bash scripts/lock.sh $stack" \
+        --extra "$stack" --extra dev --output-file "requirements/$stack.lock" "$@" pyproject.toml
+}
+
+lock_cpu() {
+    local links
+    links=$(pip_setting "$("$(find_python)" -m pip config list)" find-links)
+    # The +cpu build of torch comes from where pip is told to look for it, else from PyTorch's own index, which uv knows.
+    compile cpu --override requirements/overrides.txt ${links:+--find-links "$links"} "$@" ||
+        compile cpu --override requirements/overrides.txt --torch-backend cpu "$@"
+    sed -i 's/^\(torchvision==[0-9.]*\)+cpu$/\1/' requirements/cpu.lock # either build of it works
+}
+
+lock_gpu() {
+    compile gpu "$@"
+}
+
+stacks=(cpu gpu)
+case ${1:-} in cpu | gpu) stacks=("$1") && shift ;; esac
+for stack in "${stacks[@]}"; do "lock_$stack" "$@"; done
