@@ -4,6 +4,7 @@ Choices are graded by the option they name, open answers by a normalised match w
 """
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from rewards.answers import choice_letter, same_text
 from rewards.score import Score
@@ -47,7 +48,7 @@ class Accuracy:
             return self._choice(trace.answer, sample)
         if sample.answer_kind == "open":
             return self._open(trace.answer, sample)
-        return Score.failed(f"answer_kind={sample.answer_kind!r} but expected choice, open or none")
+        assert_never(sample.answer_kind)
 
     def _choice(self, answer: str | None, sample: Sample) -> Score:
         truth = choice_letter(sample.answer, sample.options)

@@ -47,9 +47,9 @@ def choice_letter(text: str, options: Sequence[str] = ()) -> str | None:
         ('B', None, 'B')
     """
     text = text.strip()
-    alone, label = _LETTER.fullmatch(text), _LABEL.match(text)
-    if alone is not None and (not options or _index(alone) < len(options)):
+    if (alone := _LETTER.fullmatch(text)) is not None and (not options or _index(alone) < len(options)):
         return _letter(alone)
+    label = _LABEL.match(text)
     if not options:
         return None if label is None or _names_another(text[label.end() :], _letter(label)) else _letter(label)
     bare = [_without_label(option, index) for index, option in enumerate(options)]

@@ -116,7 +116,7 @@ def duplicate_rate(boxes: Sequence[Box], threshold: float) -> float:
 def _largest_one_to_one_sum(ious: list[list[float]]) -> float:
     if len(ious) == 1 or len(ious[0]) == 1:
         return max(map(max, ious))
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(ious, maximize=True)
     return float(sum(ious[row][column] for row, column in zip(rows, columns, strict=True)))

@@ -6,8 +6,6 @@ from rewards.score import Score
 from vgr_rl.grounding.sample import Sample
 from vgr_rl.grounding.trace import Trace
 
-_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -34,12 +32,12 @@ class Format:
 
 def think_then_answer(text: str) -> bool:
     """Say whether a text is one think pair and one answer pair, in order, and nothing else; linear in the text."""
-    if any(text.count(tag) != 1 for tag in _TAGS):
-        return False
-    think, think_end, answer, answer_end = (text.find(tag) for tag in _TAGS)
-    outside = (
-        text[:think],
-        text[think_end + len("</think>") : answer],
-        text[answer_end + len("</answer>") :],
+    text = text.strip()
+    think_end, answer = text.find("</think>"), text.find("<answer>")
+    return (
+        text.startswith("<think>")
+        and text.endswith("</answer>")
+        and 0 < think_end < answer
+        and not text[think_end + len("</think>") : answer].strip()
+        and text.count("<think>") == text.count("</think>") == text.count("<answer>") == text.count("</answer>") == 1
     )
-    return think < think_end < answer < answer_end and not any(part.strip() for part in outside)

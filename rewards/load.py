@@ -40,7 +40,9 @@ def load_reward(use: str, params: Mapping[str, Any], *, where: str = "reward") -
     except TypeError as error:
         accepted = ", ".join(signature.parameters) or "none"
         raise ValueError(f"{where}.params={dict(params)}: {error}; {use} takes {accepted}") from error
-    return cast(Reward, found(**params) if inspect.isclass(found) else functools.partial(found, **params))
+    if inspect.isclass(found):
+        return cast(Reward, found(**params))
+    return cast(Reward, functools.partial(found, **params) if params else found)
 
 
 def _find(use: str, where: str) -> Any:

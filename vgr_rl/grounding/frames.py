@@ -60,7 +60,7 @@ class ImageGeometry:
         Raises:
             ValueError: when `frame` is unknown.
         """
-        scale_x, scale_y = self._orig_px_per_unit(frame)
+        scale_x, scale_y = self.orig_px_per_unit(frame)
         return box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y
 
     def from_orig(self, box: Box, frame: Frame) -> Box:
@@ -69,7 +69,7 @@ class ImageGeometry:
         Raises:
             ValueError: when `frame` is unknown.
         """
-        scale_x, scale_y = self._orig_px_per_unit(frame)
+        scale_x, scale_y = self.orig_px_per_unit(frame)
         return box[0] / scale_x, box[1] / scale_y, box[2] / scale_x, box[3] / scale_y
 
     def written(self, box_orig_px: Box, frame: Frame) -> tuple[int, int, int, int]:
@@ -84,7 +84,12 @@ class ImageGeometry:
         right, bottom = max(round(x2), 1), max(round(y2), 1)
         return min(round(x1), right - 1), min(round(y1), bottom - 1), right, bottom
 
-    def _orig_px_per_unit(self, frame: Frame) -> tuple[float, float]:
+    def orig_px_per_unit(self, frame: Frame) -> tuple[float, float]:
+        """Return how many pixels of the stored image one unit of `frame` is, along x and along y.
+
+        Raises:
+            ValueError: when `frame` is unknown.
+        """
         width, height = self.orig_size
         if frame == "orig_px":
             return 1.0, 1.0

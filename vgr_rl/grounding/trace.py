@@ -1,16 +1,18 @@
 """Turn a response into a trace: its thinking, its answer and the boxes it points at.
 
 The parser is total (no string makes it raise), runs in time linear in the text, and keeps at most `max_boxes` boxes.
-It scans with `str.find`: a regular expression such as `<box>.*?</box>` is quadratic on many unclosed openers.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vgr_rl.grounding.frames import Box, Frame, ImageGeometry
 
-_COORDINATES = re.compile(r"\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\]")
+# Lazy matching is quadratic on openers that are never closed: only search up to the last closer of the text.
+_BOX = re.compile(
+    r"<box>(?:\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\])?.*?</box>",
+    re.DOTALL,
+)
 _SEG = "[SEG]"
 
 
@@ -82,19 +84,13 @@ def parse_trace(
     text = response
     if prefill and not response.lstrip().startswith(prefill):
         text = prefill + response
-    think = next(_tag_spans(text, "think"), None)
-    answers = _tag_spans(text, "answer")
-    answer = next(answers, None)
+    think, answer = _span(text, "<think>", "</think>"), _span(text, "<answer>", "</answer>")
     boxes, malformed = _boxes(text, geometry, frame, max_boxes)
-    seg_reasoning: tuple[int, ...] = ()
-    seg_answer: tuple[int, ...] = ()
-    if answer is not None and next(answers, None) is None:
-        before, inside = text.count(_SEG, 0, answer[0]), text.count(_SEG, *answer)
-        seg_reasoning, seg_answer = tuple(range(before)), tuple(range(before, before + inside))
+    seg_reasoning, seg_answer = _segs(text, answer)
     return Trace(
         text=text,
-        think=None if think is None else text[slice(*think)].strip(),
-        answer=None if answer is None else text[slice(*answer)].strip(),
+        think=None if think is None else text[think[0] : think[1]].strip(),
+        answer=None if answer is None else text[answer[0] : answer[1]].strip(),
         boxes=boxes,
         malformed=malformed,
         seg_reasoning=seg_reasoning,
@@ -102,37 +98,35 @@ def parse_trace(
     )
 
 
-def _tag_spans(text: str, tag: str) -> Iterator[tuple[int, int]]:
-    """Yield the spans between `<tag>` and the nearest `</tag>`; each character is looked at once or twice."""
-    opener, closer = f"<{tag}>", f"</{tag}>"
-    start = text.find(opener)
-    while start >= 0:
-        start += len(opener)
-        end = text.find(closer, start)
-        if end < 0:
-            return
-        yield start, end
-        start = text.find(opener, end + len(closer))
+def _span(text: str, opener: str, closer: str, start: int = 0) -> tuple[int, int] | None:
+    """Return the span between the first opener at or after `start` and the nearest closer, or None."""
+    if (found := text.find(opener, start)) < 0:
+        return None
+    end = text.find(closer, found + len(opener))
+    return None if end < 0 else (found + len(opener), end)
+
+
+def _segs(text: str, answer: tuple[int, int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which `[SEG]` tokens stand before and which inside the only answer."""
+    if answer is None or _SEG not in text or _span(text, "<answer>", "</answer>", start=answer[1]) is not None:
+        return (), ()
+    before, inside = text.count(_SEG, 0, answer[0]), text.count(_SEG, *answer)
+    return tuple(range(before)), tuple(range(before, before + inside))
 
 
 def _boxes(text: str, geometry: ImageGeometry, frame: Frame, max_boxes: int) -> tuple[tuple[TracedBox, ...], int]:
+    scale_x, scale_y = geometry.orig_px_per_unit(frame)
     boxes: list[TracedBox] = []
     malformed = 0
-    to_orig = geometry.to_orig
-    to_orig((0.0, 0.0, 1.0, 1.0), frame)  # an unknown frame is an error even where there is no box
-    after = 0
-    for start, end in _tag_spans(text, "box"):
-        after = end + len("</box>")
-        match = _COORDINATES.match(text, start, end)
-        if match is None or len(boxes) == max_boxes:
+    closed = text.rfind("</box>") + len("</box>") if "</box>" in text else 0
+    for match in _BOX.finditer(text, 0, closed):
+        if match.lastindex is None or len(boxes) == max_boxes:
             malformed += 1
             continue
         x1, y1, x2, y2 = map(int, match.groups())
         if x1 < x2 and y1 < y2:
-            span = (start - len("<box>"), after)
-            boxes.append(TracedBox(to_orig((x1, y1, x2, y2), frame), (x1, y1, x2, y2), span))
+            box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
+            boxes.append(TracedBox(box_orig_px, (x1, y1, x2, y2), match.span()))
         else:
             malformed += 1
-    if text.find("<box>", after) >= 0:
-        malformed += 1
-    return tuple(boxes), malformed
+    return tuple(boxes), malformed + ("<box>" in text[closed:])
