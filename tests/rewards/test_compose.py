@@ -1,0 +1,203 @@
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards import TREEVGR, Accuracy, Composer, DualIoU, Format, Score, Term
+from vgr_rl.grounding import ImageGeometry, Sample, Size, Target, Trace, parse_trace
+
+SIZE = Size(64, 64)
+GEOMETRY = ImageGeometry(SIZE, SIZE)
+SAMPLE = Sample("7", "test", "Which?", "B", "choice", ("x", "y"), (Target((0, 0, 20, 20)),), SIZE)
+RIGHT = parse_trace("<box>[0,0,20,10]</box></think><answer>B</answer>", GEOMETRY, "model_px")
+
+
+def breaks(trace: Trace, sample: Sample) -> Score:
+    raise RuntimeError("the disk is gone")
+
+
+def half(trace: Trace, sample: Sample) -> Score:
+    return Score(0.5, {"half": 0.5})
+
+
+@dataclass
+class Returns:
+    what: Any
+
+    def __call__(self, trace: Trace, sample: Sample) -> Score:
+        return self.what
+
+
+def test_the_paper_s_reward_is_the_sum_of_three() -> None:
+    composed = TREEVGR.score(RIGHT, SAMPLE)
+    assert composed.value == pytest.approx(1 + 1 + 0.5)
+    assert composed.status == "ok"
+    assert set(composed.parts) == {"accuracy", "format", "recall_iou", "precision_iou", "dual_iou", "boxes"}
+    assert [term.weight for term in TREEVGR.terms] == [1, 1, 1]
+    assert {name: score.value for name, score in composed.terms.items()} == {
+        "accuracy": 1.0,
+        "format": 1.0,
+        "dual_iou": 0.5,
+    }
+
+
+@given(st.text(alphabet="<>/[]1234,boxthinkanswer B") | st.text())
+def test_the_paper_s_reward_stays_in_its_bounds_for_any_response(response: str) -> None:
+    composed = TREEVGR.score(parse_trace(response, GEOMETRY, "model_px"), SAMPLE)
+    assert composed.status == "ok"
+    assert 0 <= composed.value <= 3
+
+
+def test_weights_scale_values_and_leave_parts_as_they_are() -> None:
+    terms = (Term("accuracy", Accuracy(), 2.0), Term("dual_iou", DualIoU(), -0.5), Term("format", Format(), 0.0))
+    composed = Composer(terms).score(RIGHT, SAMPLE)
+    assert composed.value == pytest.approx(2 - 0.25)
+    assert composed.parts["dual_iou"] == pytest.approx(0.5)
+    assert composed.parts["format"] == 1.0
+
+
+def test_a_term_that_does_not_apply_drops_out_with_its_parts() -> None:
+    sample = Sample("7", "test", "Which?", "B", "choice", ("x", "y"), (), SIZE)
+    composed = TREEVGR.score(RIGHT, sample)
+    assert (composed.value, composed.status) == (2.0, "ok")
+    assert set(composed.parts) == {"accuracy", "format"}
+    assert composed.terms["dual_iou"].status == "not_applicable"
+
+
+def test_where_no_term_applies_the_sum_does_not_either() -> None:
+    sample = Sample("7", "test", "Which?", "", "none", (), (), SIZE)
+    composed = Composer((Term("accuracy", Accuracy()), Term("dual_iou", DualIoU()))).score(RIGHT, sample)
+    assert (composed.status, composed.parts) == ("not_applicable", {})
+
+
+def test_a_term_that_raises_fails_the_sum_and_never_counts_as_0(caplog: pytest.LogCaptureFixture) -> None:
+    composed = Composer((Term("half", half), Term("broken", breaks))).score(RIGHT, SAMPLE)
+    assert composed.status == "failed"
+    assert math.isnan(composed.value)
+    assert composed.parts == {"half": 0.5}
+    assert composed.terms["half"].status == "ok"
+    assert composed.terms["broken"].status == "failed"
+    assert composed.terms["broken"].reason == "RuntimeError: the disk is gone"
+    assert math.isnan(composed.terms["broken"].value)
+    assert "broken failed on sample 7: RuntimeError: the disk is gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (0.5, "returned float but expected rewards.Score"),
+        (None, "returned NoneType"),
+        (Score(math.nan), "value=nan"),
+        (Score(math.inf), "value=inf"),
+        (Score(1.0, {"x": math.nan}), "part x=nan"),
+        (Score(1.0, {"x": None}), "TypeError"),  # type: ignore[dict-item]
+        (Score(1.0, {"half": 1.0}), "part 'half', which an earlier term returned"),
+        (Score(1.0, status="fine"), "status='fine'"),  # type: ignore[arg-type]
+        (Score.failed("no judge"), "no judge"),
+    ],
+)
+def test_what_is_no_score_is_a_failure_with_a_reason(returned: Any, reason: str) -> None:
+    composed = Composer((Term("half", half), Term("odd", Returns(returned)))).score(RIGHT, SAMPLE)
+    assert composed.status == "failed" and math.isnan(composed.value)
+    assert composed.parts == {"half": 0.5}
+    assert reason in composed.terms["odd"].reason
+
+
+def test_a_keyboard_interrupt_is_not_swallowed() -> None:
+    def interrupted(trace: Trace, sample: Sample) -> Score:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Composer((Term("x", interrupted),)).score(RIGHT, SAMPLE)
+
+
+def test_a_composer_needs_terms_with_names_of_their_own_and_finite_weights() -> None:
+    with pytest.raises(ValueError, match=r"reward\.terms is empty"):
+        Composer(())
+    with pytest.raises(ValueError, match="'half' comes 2 times"):
+        Composer((Term("half", half), Term("half", half)))
+    with pytest.raises(ValueError, match="weight of 'half' is nan"):
+        Composer((Term("half", half, math.nan),))
+
+
+def test_a_config_names_built_in_rewards() -> None:
+    composer = Composer.from_config(
+        [
+            {"name": "accuracy"},
+            {"name": "boxes", "use": "dual_iou", "weight": 2, "params": {"matching": "hungarian"}},
+            {"name": "format", "weight": 0.5, "params": None},
+        ]
+    )
+    assert composer.terms == (
+        Term("accuracy", Accuracy(), 1.0),
+        Term("boxes", DualIoU(matching="hungarian"), 2.0),
+        Term("format", Format(), 0.5),
+    )
+
+
+def test_a_config_may_come_from_omegaconf() -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create([{"name": "dual_iou", "params": {"precision": False}}])
+    assert Composer.from_config(config).terms == (Term("dual_iou", DualIoU(precision=False), 1.0),)
+
+
+def test_a_config_finds_a_user_s_own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from rewards import Score\n"
+        "def length(trace, sample, per=1):\n"
+        "    return Score(len(trace.text) / per, {'length': len(trace.text)})\n"
+        "@dataclass\n"
+        "class Constant:\n"
+        "    value: float = 1.0\n"
+        "    def __call__(self, trace, sample):\n"
+        "        return Score(self.value)\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for place in ("mine", "mine.py", str(tmp_path / "mine.py")):
+        composer = Composer.from_config(
+            [
+                {"name": "plain", "use": f"{place}:length"},
+                {"name": "constant", "use": f"{place}:Constant", "params": {"value": 0.25}},
+            ]
+        )
+        assert composer.score(RIGHT, SAMPLE).value == len(RIGHT.text) + 0.25
+        composer = Composer.from_config([{"name": "bound", "use": f"{place}:length", "params": {"per": 2}}])
+        assert composer.score(RIGHT, SAMPLE).value == len(RIGHT.text) / 2
+        for use, message in ((f"{place}:width", "has no 'width'"), (f"{place}:number", "is a int but expected")):
+            with pytest.raises(ValueError, match=message):
+                Composer.from_config([{"name": "x", "use": use}])
+        with pytest.raises(ValueError, match=r"terms\[0\].params.*'size'"):
+            Composer.from_config([{"name": "x", "use": f"{place}:length", "params": {"size": 2}}])
+
+
+def test_a_user_s_file_that_breaks_says_so_each_time(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import nothing_of_this_name\n")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
+            Composer.from_config([{"name": "x", "use": f"{tmp_path / 'bad.py'}:reward"}])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "acuracy"}, r"terms\[0\]\.use='acuracy'.*accuracy, dual_iou, format"),
+        ({"name": "accuracy", "wieght": 2}, r"terms\[0\] has the key 'wieght'.*weight"),
+        ({"name": "accuracy", "weight": "2"}, r"terms\[0\]\.weight='2'"),
+        ({"use": "accuracy"}, r"terms\[0\]\.name=None"),
+        ({"name": "accuracy", "params": {"max_chars": 1}}, r"max_chars.*accuracy takes max_answer_chars"),
+        ({"name": "x", "use": "no.such.module:reward"}, "there is no module 'no'"),
+        ({"name": "x", "use": "no/such/file.py:reward"}, "there is no file"),
+        ({"name": "dual_iou", "params": {"matching": "greedy"}}, "best or hungarian"),
+        ("accuracy", r"terms\[0\]='accuracy' but expected a mapping"),
+    ],
+)
+def test_a_wrong_config_names_the_entry_and_what_was_expected(entry: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Composer.from_config([entry])
