@@ -1,0 +1,48 @@
+"""Vision inputs of a prompt, stored once in TransferQueue and referred to by the rollouts of its group.
+
+verl stores a copy with every rollout. Here a rollout's `multi_modal_inputs` field is a reference to the prompt's uid,
+and the engine fetches what its rows refer to: host memory and transfers do not grow with the group.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import NonTensorStack, TensorDict
+
+PARTITION = "prompt_features"
+_FIELD = "features"
+_REFERENCE = "prompt_uid"
+
+
+def reference(uid: str) -> dict[str, str]:
+    """Return what a rollout carries in place of the vision inputs of the prompt `uid`."""
+    return {_REFERENCE: uid}
+
+
+def referred_uid(multi_modal_inputs: Any) -> str | None:
+    """Return the prompt uid that a `multi_modal_inputs` value refers to, or None when it is not a reference."""
+    value = getattr(multi_modal_inputs, "data", multi_modal_inputs)
+    return value.get(_REFERENCE) if isinstance(value, Mapping) else None
+
+
+async def put(uid: str, features: Mapping[str, torch.Tensor]) -> None:
+    """Store the vision inputs of a prompt."""
+    fields = TensorDict({_FIELD: NonTensorStack(dict(features))}, batch_size=[1])
+    await tq.async_kv_batch_put(keys=[uid], partition_id=PARTITION, fields=fields, tags=[{}])
+
+
+def get(uids: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """Fetch the vision inputs of prompts by uid."""
+    keys = list(uids)
+    data = tq.kv_batch_get(keys=keys, partition_id=PARTITION, select_fields=[_FIELD])
+    return dict(zip(keys, list(data[_FIELD]), strict=True))
+
+
+def clear(uids: Iterable[str]) -> None:
+    """Drop the vision inputs of prompts; uids without any are ignored."""
+    stored = (tq.kv_list(PARTITION) or {}).get(PARTITION, {})
+    keys = [uid for uid in uids if uid in stored]
+    if keys:
+        tq.kv_clear(keys=keys, partition_id=PARTITION)
