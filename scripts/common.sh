@@ -59,3 +59,27 @@ pip_setting() { # SETTINGS NAME; the environment's value wins over a configurati
         fi
     done
 }
+
+install_seconds() { # how long the environment took to make, or nothing
+    tail -n 1 "$VENV/.vgr-rl-installed" 2>/dev/null || true
+}
+
+run_contained() { # ARGUMENT... of contained.py; INT and TERM to this script end the command and all it started
+    local status=0 child
+    "$PYTHON" "$ROOT/scripts/contained.py" "$@" 8>&- 9>&- &
+    child=$!
+    trap 'stop_contained '"$child"' 130' INT
+    trap 'stop_contained '"$child"' 143' TERM HUP
+    wait "$child" || status=$?
+    trap - INT TERM HUP
+    return "$status"
+}
+
+stop_contained() { # PROCESS STATUS
+    trap '' INT TERM HUP
+    say ""
+    say "Stopping; this takes up to half a minute."
+    kill -TERM "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+    exit "$2"
+}

@@ -4,9 +4,10 @@ PyPI's torchvision wheel cannot load its compiled operators without libtorch_cud
 `torchvision/_meta_registrations.py` then registers fake kernels for two operators whose schemas are missing, and the
 import fails. Declaring the schemas is enough: image transforms work, calling one of the two operators still raises.
 
-The wheel installs this file as the top-level module `_vgr_rl_torchvision`, next to a .pth that imports it, so that every
-interpreter of the environment has it, also those that Ray and vLLM spawn before any code of ours runs. It imports nothing
-but the standard library, and does nothing when torch has CUDA or ROCm or when torchvision found its operators.
+The wheel installs this file as the top-level module `_vgr_rl_torchvision`, next to a .pth that imports it, so that
+every interpreter of the environment has it, also those that Ray and vLLM spawn before any code of ours runs. It
+imports nothing but the standard library, and does nothing when torch has CUDA or ROCm or when torchvision found its
+operators.
 """
 
 import importlib.machinery
