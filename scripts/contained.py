@@ -25,7 +25,7 @@ from types import FrameType
 SHARED_MEMORY = Path("/dev/shm")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STOP_GRACE_S = 20.0  # for the command to shut Ray down by itself
-END_GRACE_S = 3.0  # for what is left, between TERM and KILL
+END_GRACE_S = 1.5  # for what is left, between TERM and KILL
 PLAIN_REPORT_S = 60.0  # how often progress is reported where there is no terminal
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f]")
 

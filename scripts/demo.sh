@@ -60,7 +60,7 @@ fingerprint() { # STAGES FILES COMMAND
         printf '%s\n' "$3" "$VENV"
         for name in $1; do head -n 1 "$STAMPS/$name"; done
         # shellcheck disable=SC2086  # a list of paths without blanks
-        find $2 -type f -not -path '*/__pycache__/*' 2>/dev/null | LC_ALL=C sort | xargs sha256sum
+        { find $2 -type f -not -path '*/__pycache__/*' 2>/dev/null || true; } | LC_ALL=C sort | xargs sha256sum
     } | sha256sum | cut -d ' ' -f 1
 }
 
