@@ -1,7 +1,7 @@
 """What verl loads in every process (entry point group `verl.plugins`).
 
 verl imports this module and ignores everything in it; importing it is the registration. verl also logs a failing
-plug-in at DEBUG only, so `vgr_rl.main` checks `LOADED` after the import and stops when it is missing.
+plug-in at DEBUG only, so the task runner checks that this module was imported and stops when it was not.
 """
 
 import os
@@ -12,5 +12,3 @@ verl_patches.apply()
 
 if os.environ.get("VERL_PLATFORM", "").lower() == "cpu":
     from vgr_rl.cpu import platform  # noqa: F401  registers the platform
-
-LOADED = True

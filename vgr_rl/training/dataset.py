@@ -1,0 +1,76 @@
+"""verl's data set with images that stay encoded until a rollout needs them."""
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image, ImageOps
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+_IMAGE_PLACEHOLDER = "<image>"
+
+
+class EvidenceDataset(RLHFDataset):
+    """Rows of our parquet schema (`vgr_rl.data.schema`).
+
+    A message's image part is `{"type": "image", "image": {"bytes": …} or {"path": …}}`; `process_multi_modal_info` decodes
+    it. Image paths are relative to the parquet's folder. Only the processor resizes: verl's own path resizes in
+    `qwen_vl_utils` first, and the frame of the boxes would no longer be the one computed from the processor.
+    """
+
+    def _read_files_and_tokenize(self) -> None:
+        frames = []
+        for file in self.data_files:
+            frame = datasets.load_dataset("parquet", data_files=str(file))["train"]
+            folder = str(Path(file).resolve().parent)
+            frames.append(frame.add_column("image_root", [folder] * len(frame)))
+        self.dataframe = datasets.concatenate_datasets(frames)
+        if 0 < self.max_samples < len(self.dataframe):
+            self.dataframe = self.dataframe.select(range(self.max_samples))
+
+    def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
+        root = example.pop("image_root")
+        images = iter([_encoded(image, root) for image in example.get(self.image_key) or []])
+        messages = []
+        for message in example[key]:
+            parts = [part for part in re.split(f"({_IMAGE_PLACEHOLDER})", message["content"]) if part]
+            content: Any = message["content"]
+            if _IMAGE_PLACEHOLDER in parts:
+                content = [
+                    {"type": "image", "image": next(images)}
+                    if part == _IMAGE_PLACEHOLDER
+                    else {"type": "text", "text": part}
+                    for part in parts
+                ]
+            messages.append({"role": message["role"], "content": content})
+        return messages
+
+    @classmethod
+    async def process_multi_modal_info(
+        cls, messages: list[dict[str, Any]], image_patch_size: int, config: Any
+    ) -> tuple[list[Image.Image] | None, None, None]:
+        """Decode the images of a conversation, in order, to RGB at their stored size; no videos, no audio."""
+        images = [
+            decode_image(part["image"])
+            for message in messages
+            if isinstance(message["content"], list)
+            for part in message["content"]
+            if part["type"] == "image"
+        ]
+        return images or None, None, None
+
+
+def decode_image(image: dict[str, Any]) -> Image.Image:
+    """Decode `{"bytes": …}` or `{"path": …}` to RGB, upright (EXIF orientation applied), at its stored size."""
+    source = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
+    with Image.open(source) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
+
+
+def _encoded(image: dict[str, Any], root: str) -> dict[str, Any]:
+    if image.get("bytes"):
+        return {"bytes": image["bytes"]}
+    return {"path": os.path.join(root, image["path"])}

@@ -1,0 +1,51 @@
+"""What a step's rollouts say about evidence: numbers for the metrics, from the rows of samples.jsonl."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+FLAT_GROUP_TOLERANCE = 1e-6
+
+
+def step_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Aggregate the rollouts of one step.
+
+    Args:
+        rows: one dictionary a rollout with `group`, `score` (None when failed), `parts`, `status`, `boxes_orig_px`,
+            `malformed_boxes`, `length` (tokens) and `truncated`.
+
+    Returns:
+        `reward/<part>/{mean,std,zero_rate}` over the rollouts that have the part, `reward/score/{mean,std}` over those
+        that did not fail, `reward/<term>/{failed,not_applicable}_rate` where not 0, `reward/failure_rate`,
+        `group/zero_variance_rate` (share of groups whose scores do not differ), `evidence/…` and `response/…`.
+    """
+    metrics: dict[str, float] = {}
+    values: dict[str, list[float]] = defaultdict(list)
+    states: dict[tuple[str, str], int] = defaultdict(int)
+    groups: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row["parts"].items():
+            values[name].append(value)
+        for term, status in row["status"].items():
+            states[term, status] += 1
+        if row["score"] is not None:
+            values["score"].append(row["score"])
+            groups[row["group"]].append(row["score"])
+    for name, numbers in values.items():
+        metrics[f"reward/{name}/mean"] = fmean(numbers)
+        metrics[f"reward/{name}/std"] = pstdev(numbers)
+        metrics[f"reward/{name}/zero_rate"] = fmean(float(number == 0.0) for number in numbers)
+    for (term, status), count in states.items():
+        if status != "ok":
+            metrics[f"reward/{term}/{status}_rate"] = count / len(rows)
+    metrics["reward/failure_rate"] = fmean(float(row["score"] is None) for row in rows)
+    flat = [max(scores) - min(scores) <= FLAT_GROUP_TOLERANCE for scores in groups.values()]
+    metrics["group/zero_variance_rate"] = fmean(map(float, flat)) if flat else 1.0
+    metrics["evidence/boxes_per_response"] = fmean(len(row["boxes_orig_px"]) for row in rows)
+    metrics["evidence/malformed_per_response"] = fmean(row["malformed_boxes"] for row in rows)
+    metrics["evidence/no_box_rate"] = fmean(float(not row["boxes_orig_px"]) for row in rows)
+    metrics["response/length/mean"] = fmean(row["length"] for row in rows)
+    metrics["response/length/max"] = max(row["length"] for row in rows)
+    metrics["response/truncated_rate"] = fmean(float(row["truncated"]) for row in rows)
+    return metrics

@@ -1,0 +1,70 @@
+"""From a decoded response to a reward with its parts: the one path that training and evaluation share."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rewards.compose import Composed, Composer
+from vgr_rl.grounding.frames import Frame
+from vgr_rl.grounding.geometry import ResizeRule
+from vgr_rl.grounding.sample import Sample
+from vgr_rl.grounding.trace import Trace, parse_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A parsed and scored response."""
+
+    trace: Trace
+    composed: Composed
+
+
+@dataclass(frozen=True, slots=True)
+class Grader:
+    """Parses a response in the model's frame and scores it.
+
+    Attributes:
+        composer: the weighted reward terms.
+        resize_rule: how the model's processor resizes images.
+        frame: the frame of the boxes that the model writes.
+        prefill: literal text behind the generation prompt, restored before parsing.
+    """
+
+    composer: Composer
+    resize_rule: ResizeRule
+    frame: Frame
+    prefill: str
+
+    def grade(self, response: str, sample: Sample) -> Grade:
+        """Score one response to one sample."""
+        geometry = self.resize_rule.geometry(sample.image_size)
+        trace = parse_trace(response, geometry, self.frame, prefill=self.prefill)
+        return Grade(trace, self.composer.score(trace, sample))
+
+
+def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
+    """Return the part of a samples.jsonl row that the grade and the sample determine."""
+    composed, trace = grade.composed, grade.trace
+    failed = composed.status == "failed"
+    return {
+        "id": sample.id,
+        "data_source": sample.data_source,
+        "question": sample.question,
+        "options": list(sample.options),
+        "answer": sample.answer,
+        "predicted_answer": trace.answer,
+        "response": trace.text,
+        "score": None if failed else composed.value,
+        "parts": composed.parts,
+        "status": {name: score.status for name, score in composed.terms.items()},
+        "reasons": {name: score.reason for name, score in composed.terms.items() if score.reason},
+        "malformed_boxes": trace.malformed,
+        "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
+        "targets_orig_px": [list(target.box_orig_px) for target in sample.targets if target.box_orig_px],
+        "image_size": list(sample.image_size),
+    }
+
+
+def to_json(row: dict[str, Any]) -> str:
+    """Return a row as one line of strict JSON."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,89 @@
+"""Checks after every step: stop a run that cannot be trusted, warn about one that does not learn."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CORRELATION = "training/rollout_actor_probs_pearson_corr"
+
+
+class GuardTripped(RuntimeError):
+    """A guard ended the run; the message names the metric, its value, the limit and the knob."""
+
+
+@dataclass
+class Guards:
+    """Limits of `guards.*` applied to the metrics of each step.
+
+    Attributes:
+        min_logprob_correlation: below it the run stops.
+        min_correlation_tokens: correlation is checked on steps with at least this many response tokens.
+        max_flat_group_rate: at or above it, over `window` steps, a warning.
+        max_reward_failure_rate: above it, over `window` steps, the run stops.
+        window: number of steps for everything that has to persist.
+    """
+
+    min_logprob_correlation: float
+    min_correlation_tokens: int
+    max_flat_group_rate: float
+    max_reward_failure_rate: float
+    window: int
+    _history: deque[Mapping[str, float]] = field(default_factory=deque)
+
+    def check(self, metrics: Mapping[str, float], response_tokens: int) -> list[str]:
+        """Check one step and return warnings.
+
+        Raises:
+            GuardTripped: rollouts do not match the policy, or rewards keep failing.
+        """
+        self._history.append(dict(metrics))
+        while len(self._history) > self.window:
+            self._history.popleft()
+        self._check_correlation(metrics, response_tokens)
+        if len(self._history) < self.window:
+            return []
+        self._check_failures()
+        return [*self._flat_groups(), *self._dead_parts()]
+
+    def _check_correlation(self, metrics: Mapping[str, float], response_tokens: int) -> None:
+        if CORRELATION not in metrics or response_tokens < self.min_correlation_tokens:
+            return
+        correlation = metrics[CORRELATION]
+        if not correlation >= self.min_logprob_correlation:
+            raise GuardTripped(
+                f"{CORRELATION}={correlation:.4f} is below guards.min_logprob_correlation="
+                f"{self.min_logprob_correlation}: the rollout engine does not compute what the policy computes (weights "
+                "not synchronised, other sampling settings, or an unsupported engine version)"
+            )
+
+    def _mean(self, name: str) -> float | None:
+        values = [step[name] for step in self._history if name in step]
+        return sum(values) / len(values) if values else None
+
+    def _check_failures(self) -> None:
+        rate = self._mean("reward/failure_rate")
+        if rate is not None and rate > self.max_reward_failure_rate:
+            raise GuardTripped(
+                f"reward/failure_rate={rate:.3f} over {self.window} steps is above guards.max_reward_failure_rate="
+                f"{self.max_reward_failure_rate}; the reasons are in samples.jsonl under `reasons`"
+            )
+
+    def _flat_groups(self) -> list[str]:
+        rate = self._mean("group/zero_variance_rate")
+        if rate is None or rate < self.max_flat_group_rate:
+            return []
+        return [
+            f"group/zero_variance_rate={rate:.2f} over {self.window} steps: nearly every group has one reward, so there "
+            "is nothing to learn from; use harder or easier data, raise actor_rollout_ref.rollout.n or the temperature"
+        ]
+
+    def _dead_parts(self) -> list[str]:
+        warnings = []
+        for name in sorted({name for step in self._history for name in step}):
+            if name.startswith("reward/") and name.endswith("/zero_rate") and self._mean(name) == 1.0:
+                part = name.split("/")[1]
+                warnings.append(
+                    f"reward part {part} was 0 for every rollout of {self.window} steps: wrong box frame "
+                    "(model.frame), wrong prompt, or a target that no response can meet"
+                )
+        return warnings

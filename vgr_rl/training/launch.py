@@ -1,0 +1,147 @@
+"""One training run on the driver: plan, Ray, task runner, console, what is left behind."""
+
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vgr_rl.errors import ConfigError
+from vgr_rl.training import environment
+from vgr_rl.training.run_log import RunLog
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Check the configuration, then print the plan (`dry_run`) or train.
+
+    Raises:
+        ConfigError: the configuration, the data or the machine does not fit; nothing was started.
+        SystemExit: the run failed; the reason was logged.
+    """
+    env = environment.apply(config.hardware.env)
+    with open_dict(config):
+        config.run_dir = str(Path(config.run_dir).absolute())
+    from vgr_rl.training.plan import make_plan
+
+    prepare_data(config)
+    plan = make_plan(config)
+    for line in plan.lines():
+        logger.info("%s", line)
+    if config.dry_run:
+        return
+    run_dir = open_run_dir(config)
+    _train(config, env, run_dir)
+
+
+def prepare_data(config: DictConfig) -> None:
+    """Make the data files when they do not exist and the data group says how (`data.make`)."""
+    make = config.data.get("make")
+    missing = [file for file in data_files(config) if not Path(file).exists()]
+    if not missing or make is None:
+        return
+    logger.info("data: %s missing, making it with %s", missing[0], make["_target_"])
+    instantiate(make)
+
+
+def data_files(config: DictConfig) -> list[str]:
+    """Return the training and validation files of a config."""
+    files: list[str] = []
+    for value in (config.data.train_files, config.data.val_files):
+        files += [value] if isinstance(value, str) else list(value)
+    return files
+
+
+def open_run_dir(config: DictConfig) -> Path:
+    """Create the run directory and write its config.yaml."""
+    run_dir = Path(config.run_dir)
+    if config.trainer.resume_mode == "disable" and (run_dir / "checkpoints").exists():
+        raise ConfigError(
+            f"run_dir={run_dir} holds checkpoints and trainer.resume_mode=disable: set another run_dir or remove it"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    os.environ["TENSORBOARD_DIR"] = str(run_dir / "tensorboard")
+    os.environ["WANDB_DIR"] = str(run_dir)
+    if not wandb_logged_in():
+        os.environ.setdefault("WANDB_MODE", "offline")
+    return run_dir
+
+
+def wandb_logged_in() -> bool:
+    """Return whether a wandb key is at hand, in the environment or in ~/.netrc, without importing wandb."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "wandb" in netrc.read_text()
+
+
+def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+    from verl.utils.config import validate_config
+
+    from vgr_rl.training.console import Console
+    from vgr_rl.training.shared_memory import SegmentGuard
+    from vgr_rl.training.task_runner import EvidenceTaskRunner
+
+    validate_config(config, use_reference_policy=_needs_reference(config), use_critic=False)
+    run_log = RunLog(run_dir)
+    segments = SegmentGuard()
+    console = Console(run_dir).start()
+    failure: str | None = None
+    try:
+        start_ray(config, env)
+        run_ppo(config, task_runner_class=EvidenceTaskRunner)
+    except (ray.exceptions.RayError, KeyboardInterrupt) as error:
+        failure = f"{type(error).__name__}: {error}"
+        run_log.event(failure, "error")
+    finally:
+        ray.shutdown()
+        console.stop()
+        segments.remove_new()
+    if failure is not None:
+        sys.exit(f"the run failed; see {run_dir}/events.jsonl\n{console.last_error or failure}")
+    export_model(run_dir)
+    logger.info("done: model in %s/model, curves in %s/metrics.jsonl", run_dir, run_dir)
+
+
+def _needs_reference(config: DictConfig) -> bool:
+    return bool(config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward)
+
+
+def start_ray(config: DictConfig, env: dict[str, str]) -> None:
+    """Connect to the cluster of RAY_ADDRESS (`ray job submit` sets it), or start a local one."""
+    import ray
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    forwarded = {name: value for name, value in os.environ.items() if name.startswith(("WANDB_", "TENSORBOARD_DIR"))}
+    runtime_env: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(get_ppo_ray_runtime_env(config)))
+    runtime_env["env_vars"] |= env | forwarded | {"TRANSFER_QUEUE_ENABLE": "1"}
+    kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}
+    if not os.environ.get("RAY_ADDRESS"):
+        kwargs |= OmegaConf.to_container(config.hardware.ray_local, resolve=True)
+        kwargs["address"] = "local"
+    ray.init(**kwargs)
+
+
+def export_model(run_dir: Path) -> None:
+    """Copy the newest checkpoint's Hugging Face folder to `<run_dir>/model`, complete or not at all."""
+    from vgr_rl.training.trainer import last_checkpoint
+
+    checkpoint = last_checkpoint(run_dir)
+    if checkpoint is None:
+        logger.info("no checkpoint was written (trainer.save_freq=-1), so there is no %s/model", run_dir)
+        return
+    source, target = checkpoint / "actor" / "huggingface", run_dir / "model"
+    temporary = run_dir / "model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)

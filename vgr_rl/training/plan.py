@@ -1,0 +1,156 @@
+"""The resolved plan of a run: what `dry_run=true` prints and every run prints first."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vgr_rl.errors import ConfigError, bullet_list
+from vgr_rl.training import memory, preflight
+from vgr_rl.training.data_order import steps_per_epoch
+from vgr_rl.training.model_spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked configuration.
+
+    Attributes:
+        facts: (heading, text) pairs in the order they are printed.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+
+    def lines(self) -> list[str]:
+        """Return the plan as lines of text."""
+        width = max(len(heading) for heading, _ in self.facts)
+        return [f"{heading:>{width}}  {text}" for heading, text in self.facts]
+
+
+def make_plan(config: DictConfig) -> Plan:
+    """Check everything that can be known before workers start.
+
+    Raises:
+        ConfigError: with every problem that was found, each naming its knob.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    spec = ModelSpec.load(config.model.path, config.model.frame, config.model.min_pixels, config.model.max_pixels)
+    folder = str(Path(config.model.path).expanduser())
+    problems = preflight.check_architecture(spec) + preflight.check_accelerators(config)
+    problems += _check_resume(config, spec)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    train, problems_train = _check_data(config, "train_files", tokenizer, spec)
+    val, problems_val = _check_data(config, "val_files", tokenizer, spec)
+    problems += problems_train + problems_val + _check_rewards(config)
+    problems += preflight.check_batch(config, train.samples)
+    if problems:
+        raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
+    counts = memory.count_parameters(AutoConfig.from_pretrained(folder))
+    return Plan(tuple(_facts(config, spec, train, val, counts)))
+
+
+def _check_resume(config: DictConfig, spec: ModelSpec) -> list[str]:
+    tracker = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
+    if config.trainer.resume_mode != "auto" or not tracker.is_file():
+        return []
+    folder = tracker.parent / f"global_step_{tracker.read_text().strip()}" / "actor" / "huggingface"
+    file = folder / "config.json"
+    if not file.is_file():
+        return [f"{tracker} names {folder} but there is no config.json; remove the run_dir or set another one"]
+    return preflight.check_resume(json.loads(file.read_text()), spec, str(folder))
+
+
+def _check_rewards(config: DictConfig) -> list[str]:
+    from vgr_rl.training.reward_manager import build_composer
+
+    try:
+        build_composer(config)
+    except (ValueError, TypeError) as error:
+        return [f"reward.terms: {error}"]
+    return []
+
+
+def _check_data(
+    config: DictConfig, key: str, tokenizer: Any, spec: ModelSpec
+) -> tuple[preflight.TokenBudget, list[str]]:
+    from vgr_rl.data.schema import read_samples
+    from vgr_rl.data.validate import check_samples
+
+    problems: list[str] = []
+    longest, longest_id, samples = 0, "", 0
+    budget_limit, files = config.data.max_prompt_length, config.data[key]
+    for file in [files] if isinstance(files, str) else list(files):
+        found = check_samples(file, f"data.{key}")
+        problems += [str(problem) for problem in found]
+        if found:
+            continue
+        budget = preflight.measure_prompts(read_samples(file), tokenizer, spec, config.model.prefill, budget_limit)
+        problems += preflight.check_budget(budget, budget_limit, file)
+        samples += budget.samples
+        if budget.longest > longest:
+            longest, longest_id = budget.longest, budget.longest_id
+    return preflight.TokenBudget(longest, longest_id, (), samples), problems
+
+
+def _facts(
+    config: DictConfig,
+    spec: ModelSpec,
+    train: preflight.TokenBudget,
+    val: preflight.TokenBudget,
+    counts: dict[str, int],
+) -> list[tuple[str, str]]:
+    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    batch, group = config.data.train_batch_size, rollout.n
+    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    epoch = steps_per_epoch(train.samples, batch)
+    steps = config.trainer.total_training_steps or epoch * config.trainer.total_epochs
+    total, trained, what = _trains(config, counts)
+    rule = spec.resize_rule
+    image_tokens = min(train.longest, rule.max_pixels // rule.factor**2)
+    patch_pixels = rule.factor**2 * 2
+    needs = memory.estimate(
+        total,
+        trained,
+        workers,
+        rollout.tensor_model_parallel_size,
+        rollout.dtype,
+        batch,
+        image_tokens,
+        patch_pixels,
+    )
+    kl = f"KL loss {actor.kl_loss_coef} ({actor.kl_loss_type})" if actor.use_kl_loss else "no KL"
+    terms = ", ".join(f"{name} x {term.weight:g}" for name, term in config.reward.terms.items() if term)
+    return [
+        ("model", f"{config.model.path} ({spec.architecture}, {total:,} parameters)"),
+        ("frame", f"boxes in {spec.frame}; images resized to multiples of {rule.factor} px, "
+                  f"{rule.min_pixels:,} to {rule.max_pixels:,} px each"),
+        ("trains", what),
+        ("data", f"{train.samples:,} samples to train on, {val.samples:,} to validate on"),
+        ("tokens", f"prompt <= {config.data.max_prompt_length} (longest {train.longest}, sample {train.longest_id}), "
+                   f"response <= {config.data.max_response_length}"),
+        ("reward", terms),
+        ("step", f"{batch} prompts x {group} rollouts = {batch * group} sequences; "
+                 f"{batch // actor.ppo_mini_batch_size} update(s) of {actor.ppo_mini_batch_size * group}; {kl}; "
+                 f"lr {actor.optim.lr:g}"),
+        ("run", f"{steps} steps, {epoch} a pass over the data; checkpoint every {config.trainer.save_freq}; "
+                f"in {config.run_dir}"),
+        ("resources", f"hardware={config.hardware.name}: {workers} policy worker(s), "
+                      f"{workers // rollout.tensor_model_parallel_size} rollout engine(s), "
+                      f"{rollout.agent.num_workers} agent-loop and {config.reward.num_workers} reward worker(s), "
+                      f"judge={config.judge.name}"),
+        ("memory", f"about {memory.human(needs.policy_state)} policy state and {memory.human(needs.rollout_weights)} "
+                   f"rollout weights a worker, {memory.human(needs.images_in_flight)} of images in flight"),
+    ]  # fmt: skip
+
+
+def _trains(config: DictConfig, counts: dict[str, int]) -> tuple[int, int, str]:
+    total = sum(counts.values())
+    if config.actor_rollout_ref.model.lora_rank > 0:
+        return total, 0, f"LoRA rank {config.actor_rollout_ref.model.lora_rank} adapters; everything else is frozen"
+    frozen = {part for part in counts if part in config.model.freeze}
+    trained = sum(count for part, count in counts.items() if part not in frozen)
+    parts = [f"{part} {count:,}{' frozen' if part in frozen else ''}" for part, count in counts.items()]
+    return total, trained, f"{trained:,} of {total:,} parameters ({', '.join(parts)})"

@@ -1,0 +1,182 @@
+"""Checks that need neither Ray nor a GPU: each problem names what was given, what is needed and the knob."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vgr_rl.data.schema import IMAGE_TAG, Row
+from vgr_rl.training.model_spec import ModelSpec
+
+SUPPORTED_ARCHITECTURES = (
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3VLMoeForConditionalGeneration",
+)
+_ROWS_A_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """Prompt lengths of a data file, in tokens after the processor's image tokens and the prefill.
+
+    Attributes:
+        longest: longest prompt.
+        longest_id: sample that has it.
+        too_long: (sample id, tokens, image tokens) of samples over the budget.
+        samples: how many were measured.
+    """
+
+    longest: int
+    longest_id: str
+    too_long: tuple[tuple[str, int, int], ...]
+    samples: int
+
+
+def check_architecture(spec: ModelSpec) -> list[str]:
+    """Return a problem when the checkpoint is not of a supported family."""
+    if spec.architecture in SUPPORTED_ARCHITECTURES:
+        return []
+    return [
+        f"model.path={spec.path} holds a {spec.architecture} (model_type {spec.model_type}) but one of "
+        f"{', '.join(SUPPORTED_ARCHITECTURES)} is needed"
+    ]
+
+
+def check_resume(checkpoint_config: dict[str, Any] | None, spec: ModelSpec, folder: str) -> list[str]:
+    """Return a problem when the checkpoint to resume from is of another architecture or size than `model.path`."""
+    if checkpoint_config is None:
+        return []
+    mine, theirs = _shape(spec.hf_config), _shape(checkpoint_config)
+    different = sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key))
+    if not different:
+        return []
+    detail = ", ".join(f"{key} {theirs.get(key)} there, {mine.get(key)} in model.path" for key in different)
+    return [
+        f"run_dir holds the checkpoint {folder} of another model ({detail}); set another run_dir, "
+        "trainer.resume_mode=disable, or the model.path it was trained from"
+    ]
+
+
+def _shape(config: dict[str, Any]) -> dict[str, Any]:
+    text = config.get("text_config") or config
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    return {"model_type": config.get("model_type")} | {key: text.get(key) for key in keys}
+
+
+def check_batch(config: DictConfig, train_samples: int) -> list[str]:
+    """Return what does not add up in batch sizes, groups and workers."""
+    problems = []
+    batch, group = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
+    mini = config.actor_rollout_ref.actor.ppo_mini_batch_size
+    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    tensor_parallel = config.actor_rollout_ref.rollout.tensor_model_parallel_size
+    if train_samples < batch:
+        problems.append(f"data.train_batch_size={batch} but data.train_files hold {train_samples} samples")
+    if group < 2 and "grpo" in config.algorithm.adv_estimator:
+        problems.append(f"actor_rollout_ref.rollout.n={group} but GRPO compares rollouts of a group: at least 2")
+    if mini > batch or batch % mini:
+        problems.append(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} (prompts) must divide data.train_batch_size={batch}"
+        )
+    if mini * group % workers:
+        problems.append(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size x rollout.n = {mini} x {group} = {mini * group} sequences "
+            f"cannot be split over trainer.nnodes x trainer.n_gpus_per_node = {workers} workers"
+        )
+    if workers % tensor_parallel:
+        problems.append(
+            f"actor_rollout_ref.rollout.tensor_model_parallel_size={tensor_parallel} must divide the {workers} workers"
+        )
+    max_model_len = config.actor_rollout_ref.rollout.max_model_len
+    needed = config.data.max_prompt_length + config.data.max_response_length
+    if max_model_len is not None and max_model_len < needed:
+        problems.append(
+            f"actor_rollout_ref.rollout.max_model_len={max_model_len} but data.max_prompt_length + "
+            f"data.max_response_length = {needed}"
+        )
+    return problems
+
+
+def check_accelerators(config: DictConfig) -> list[str]:
+    """Return a problem when this machine lacks the GPUs; an existing cluster (RAY_ADDRESS) is asked at start."""
+    if config.hardware.platform != "cuda" or os.environ.get("RAY_ADDRESS"):
+        return []
+    import torch
+
+    found, needed = torch.cuda.device_count(), config.trainer.n_gpus_per_node
+    problems = []
+    if found < needed:
+        problems.append(
+            f"hardware={config.hardware.name} needs {needed} CUDA GPUs on this machine but torch sees {found}; choose "
+            "hardware=cpu, or set RAY_ADDRESS to a cluster that has them"
+        )
+    pools = config.trainer.nnodes + config.reward.reward_model.nnodes * config.reward.reward_model.enable_resource_pool
+    if not problems and pools > 1:
+        problems.append(
+            f"hardware={config.hardware.name} spans {pools} nodes: start a Ray cluster on them and set RAY_ADDRESS"
+        )
+    return problems
+
+
+def measure_prompts(
+    rows: Iterable[Row], tokenizer: Any, spec: ModelSpec, prefill: str, max_prompt_length: int
+) -> TokenBudget:
+    """Measure every prompt with the tokenizer and the resize rule, without decoding an image.
+
+    Args:
+        rows: samples with `image_size` of the stored image, in pixels.
+        tokenizer: Hugging Face tokenizer with the chat template.
+        spec: the checkpoint, for its resize rule.
+        prefill: literal text behind the generation prompt.
+        max_prompt_length: the budget, tokens.
+    """
+    longest, longest_id, samples = 0, "", 0
+    too_long: list[tuple[str, int, int]] = []
+    for batch in _batched(rows, _ROWS_A_BATCH):
+        texts = [_chat_text(row, tokenizer) + prefill for row in batch]
+        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        for row, length in zip(batch, lengths, strict=True):
+            image_tokens = len(row.images) * spec.resize_rule.image_tokens(row.sample.image_size)
+            total = length - len(row.images) + image_tokens
+            samples += 1
+            if total > longest:
+                longest, longest_id = total, row.sample.id
+            if total > max_prompt_length:
+                too_long.append((row.sample.id, total, image_tokens))
+    return TokenBudget(longest, longest_id, tuple(too_long), samples)
+
+
+def check_budget(budget: TokenBudget, max_prompt_length: int, file: str) -> list[str]:
+    """Return one problem a sample that is longer than the prompt budget."""
+    return [
+        f"{file}: data.max_prompt_length={max_prompt_length} but sample {name} needs {tokens} tokens ({image_tokens} of "
+        "them for its image); raise it or lower model.max_pixels"
+        for name, tokens, image_tokens in budget.too_long
+    ]
+
+
+def _chat_text(row: Row, tokenizer: Any) -> str:
+    messages = []
+    for message in row.prompt:
+        pieces = message["content"].split(IMAGE_TAG)
+        content: list[dict[str, str]] = []
+        for number, piece in enumerate(pieces):
+            content += [{"type": "image"}] if number else []
+            content += [{"type": "text", "text": piece}] if piece else []
+        messages.append({"role": message["role"], "content": content})
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

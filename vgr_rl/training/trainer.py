@@ -1,0 +1,212 @@
+"""verl's synchronous trainer with evidence metrics, a run log, guards and a reproducible data order."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
+
+from vgr_rl.training import advantage
+from vgr_rl.training.data_order import batch_indices
+from vgr_rl.training.evidence_metrics import step_metrics
+from vgr_rl.training.guards import Guards, GuardTripped
+from vgr_rl.training.reward_manager import DETAIL
+from vgr_rl.training.run_log import RunLog
+from vgr_rl.training.watchdog import Watchdog
+
+MODE = "evidence"
+
+
+@register_trainer(MODE)
+class EvidenceTrainer(PPOTrainerSync):
+    """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
+
+    def __init__(self, config: DictConfig) -> None:
+        with open_dict(config):
+            config.trainer.v1.trainer_mode = "sync"  # verl's base class branches on this name
+        super().__init__(config)
+        self.run_log = RunLog(config.run_dir)
+        limits = config.guards
+        self.guards = Guards(
+            limits.min_logprob_correlation,
+            limits.min_correlation_tokens,
+            limits.max_flat_group_rate,
+            limits.max_reward_failure_rate,
+            limits.window,
+        )
+        self.watchdog = Watchdog(
+            limits.stage_timeout_s,
+            limits.ping_timeout_s,
+            self.actors,
+            lambda reason: self.run_log.event(reason, "error"),
+        ).start()
+
+    # ---- stages, for the watchdog -----------------------------------------------------------------------------
+
+    def actors(self) -> Mapping[str, Any]:
+        """Return the handles of every actor of the run, by a name that a person can find in the logs."""
+        named: dict[str, Any] = {}
+        worker_group = getattr(self, "actor_rollout_wg", None)
+        if worker_group is not None:
+            named |= {f"policy worker {rank}": actor for rank, actor in enumerate(worker_group.workers)}
+        servers = getattr(self, "llm_server_manager", None)
+        if servers is not None:
+            for replica in servers.get_replicas():
+                named |= {f"vLLM server {replica.replica_rank}.{i}": actor for i, actor in enumerate(replica.servers)}
+        rewards = getattr(self, "reward_loop_manager", None)
+        if rewards is not None:
+            handles = rewards.reward_loop_worker_handles or []
+            named |= {f"reward worker {i}": actor for i, actor in enumerate(handles)}
+        agents = getattr(self, "agent_loop_manager", None)
+        if agents is not None:
+            named |= {f"agent-loop worker {i}": actor for i, actor in enumerate(agents.agent_loop_workers)}
+        return named
+
+    def init(self) -> None:
+        """Start the workers and load the checkpoint to resume from."""
+        self.watchdog.enter("start workers")
+        super().init()
+
+    def on_train_begin(self) -> None:
+        """Attach the run log to verl's loggers."""
+        self._attach_run_log()
+        super().on_train_begin()
+
+    def on_validate_begin(self) -> None:
+        """Attach the run log to verl's loggers: validation may come before training."""
+        self._attach_run_log()
+        self.watchdog.enter("validation")
+        super().on_validate_begin()
+
+    def _attach_run_log(self) -> None:
+        if "run_log" not in self.logger.logger:
+            self.run_log.forget_after(self.global_steps - 1 if self.global_steps else 0)
+            self.logger.logger["run_log"] = self.run_log
+
+    def on_sample_begin(self) -> None:
+        """Mark the rollout stage."""
+        self.watchdog.enter("rollout")
+        super().on_sample_begin()
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self.watchdog.enter("log-probs")
+        return super()._compute_old_log_prob(batch, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self.watchdog.enter("policy update")
+        return super()._update_actor(batch, metrics)
+
+    def _save_checkpoint(self) -> None:
+        self.watchdog.enter("save")
+        super()._save_checkpoint()
+        self.run_log.event(f"saved {self.config.trainer.default_local_dir}/global_step_{self.global_steps}")
+
+    def on_step_end(self) -> None:
+        """Send the new weights to the rollout engine."""
+        self.watchdog.enter("weight sync")
+        super().on_step_end()
+
+    # ---- data order -------------------------------------------------------------------------------------------
+
+    def _fetch_one_gen_batch(self) -> Any:
+        """Return the prompts of the current step; which ones depends on the seed and the step alone."""
+        gen_batch_size = self.config.data.get("gen_batch_size", None) or self.config.data.train_batch_size
+        if gen_batch_size != self.config.data.train_batch_size:
+            return super()._fetch_one_gen_batch()
+        indices = batch_indices(
+            self.config.data.seed,
+            self.global_steps,
+            len(self.train_dataset),
+            gen_batch_size,
+            self.config.data.shuffle,
+        )
+        rows = collate_fn([self.train_dataset[index] for index in indices])
+        uids = [f"step{self.global_steps}-prompt{position}" for position in range(gen_batch_size)]
+        rows["uid"] = np.array(uids, dtype=object)
+        return tu.get_tensordict(rows)
+
+    # ---- advantages -------------------------------------------------------------------------------------------
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self.watchdog.enter("advantages")
+        scores = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+        failed = bool(scores["rm_scores"].values().isnan().any())
+        if failed and self.config.algorithm.adv_estimator != advantage.NAME:
+            raise GuardTripped(
+                f"a reward failed and algorithm.adv_estimator={self.config.algorithm.adv_estimator} cannot leave it "
+                f"out; use algorithm.adv_estimator={advantage.NAME}"
+            )
+        batch = super()._compute_advantage(batch, metrics)
+        if failed:  # verl averages rm_scores for its own metrics, which know no failures
+            scores["rm_scores"].values().nan_to_num_(0.0)
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=scores)
+        return batch
+
+    # ---- metrics ----------------------------------------------------------------------------------------------
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        rows = self._rollout_rows(batch)
+        metrics.update(step_metrics(rows))
+        self.run_log.samples(self._sample_lines(rows))
+        response_tokens = sum(row["length"] for row in rows)
+        try:
+            for warning in self.guards.check(metrics, response_tokens):
+                self.run_log.event(f"step {global_steps}: {warning}", "warning")
+        except GuardTripped as error:
+            self.run_log.log(metrics, global_steps)
+            self.run_log.event(str(error), "error")
+            raise
+
+    def _rollout_rows(self, batch: KVBatchMeta) -> list[dict[str, Any]]:
+        fields = ["extra_fields", "advantages"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        advantages = [float(row[0]) if len(row) else 0.0 for row in data["advantages"].unbind()]
+        extras = data.pop("extra_fields").tolist()
+        max_length = self.config.data.max_response_length
+        rows = []
+        for key, tag, extra, row_advantage in zip(batch.keys, batch.tags, extras, advantages, strict=True):
+            if tag.get("is_padding", False):
+                continue
+            group, rollout, _ = key.rsplit("_", 2)
+            row = json.loads(extra["reward_extra_info"][DETAIL])
+            row |= {
+                "step": self.global_steps,
+                "split": "train",
+                "group": group,
+                "rollout": int(rollout),
+                "advantage": row_advantage if math.isfinite(row_advantage) else None,
+                "length": tag["response_len"],
+                "truncated": tag["response_len"] >= max_length,
+            }
+            rows.append(row)
+        return sorted(rows, key=lambda row: (_prompt_number(row["group"]), row["rollout"]))
+
+    def _sample_lines(self, rows: list[dict[str, Any]]) -> list[str]:
+        every = self.config.log_every_nth_group
+        if not every:
+            return []
+        kept = [row for row in rows if _prompt_number(row["group"]) % every == 0]
+        return [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in kept]
+
+
+def _prompt_number(group: str) -> int:
+    return int(group.rsplit("prompt", 1)[-1]) if "prompt" in group else 0
+
+
+def last_checkpoint(run_dir: str | Path) -> Path | None:
+    """Return the newest complete checkpoint of a run, or None."""
+    tracker = Path(run_dir) / "checkpoints" / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return None
+    return tracker.parent / f"global_step_{tracker.read_text().strip()}"
