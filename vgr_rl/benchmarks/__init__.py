@@ -1,0 +1,1 @@
+"""Held-out evaluation: serve a model, score what it writes, summarise and compare."""

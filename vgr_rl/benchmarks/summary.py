@@ -1,0 +1,93 @@
+"""Means, their standard errors, and the paired comparison of two evaluations of the same items."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+MEASURES = ("reward", "accuracy", "recall_iou", "precision_iou", "dual_iou", "format", "boxes", "length")
+"""What a summary holds, in the order of the table."""
+
+_OWN_KEYS = {"reward": "score", "length": "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over items.
+
+    Attributes:
+        mean: the mean, NaN when there is no item.
+        stderr: sample standard deviation over sqrt(n), NaN below two items.
+        n: how many items had a value.
+    """
+
+    mean: float
+    stderr: float
+    n: int
+
+
+def measure(row: Mapping[str, Any], name: str) -> float | None:
+    """Return one of `MEASURES` of a row, or None where the row has no such value (a failed or absent reward term)."""
+    if name == "boxes":
+        return float(len(row["boxes_orig_px"]))
+    value = row.get(_OWN_KEYS[name]) if name in _OWN_KEYS else row["parts"].get(name)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of `values` and its standard error."""
+    n = len(values)
+    return Estimate(
+        mean=fmean(values) if n else math.nan,
+        stderr=stdev(values) / math.sqrt(n) if n > 1 else math.nan,
+        n=n,
+    )
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarise the rows of one mode as `{measure: mean, n: rows, stderr: {measure: …}}`.
+
+    A measure without a value, and the standard error of fewer than two items, is None (null in JSON).
+    """
+    estimates = {
+        name: estimate([value for row in rows if (value := measure(row, name)) is not None]) for name in MEASURES
+    }
+    return {
+        **{name: _finite(value.mean) for name, value in estimates.items()},
+        "n": len(rows),
+        "stderr": {name: _finite(value.stderr) for name, value in estimates.items()},
+    }
+
+
+def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Return for each measure the mean of `after - before` over the items that both have, paired by id.
+
+    Pairing removes the differences between items from the error: it is what two evaluations of one held-out set should
+    be compared by. Items whose value is missing on either side are left out of that measure.
+
+    Raises:
+        ValueError: when the two have no id in common, or an id occurs twice in one of them.
+    """
+    first, second = _by_id(before, "before"), _by_id(after, "after")
+    common = [row_id for row_id in first if row_id in second]
+    if not common:
+        raise ValueError(
+            f"the two evaluations share no id ({len(first)} and {len(second)} rows); evaluate both with the same data="
+        )
+    result: dict[str, Estimate] = {}
+    for name in MEASURES:
+        pairs = [(measure(first[row_id], name), measure(second[row_id], name)) for row_id in common]
+        result[name] = estimate([new - old for old, new in pairs if old is not None and new is not None])
+    return result
+
+
+def _by_id(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Mapping[str, Any]]:
+    by_id = {row["id"]: row for row in rows}
+    if len(by_id) != len(rows):
+        raise ValueError(f"the rows of `{side}` repeat an id ({len(rows)} rows, {len(by_id)} ids)")
+    return by_id
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,134 @@
+"""Held-out evaluation: `python -m vgr_rl.evaluate model=DIR data=FILE.parquet out=DIR`.
+
+Every key is described in `config/evaluation/evaluate.yaml`. That file has a folder of its own because `model` and `data`
+are config groups of `vgr_rl.main`, and Hydra would take `model=DIR` for a choice of the group.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from vgr_rl.config import recipes
+
+if TYPE_CHECKING:
+    from vgr_rl.benchmarks.heldout import Evaluation
+
+log = logging.getLogger(__name__)
+
+
+def tasks_from_config(config: DictConfig) -> list["Evaluation"]:
+    """Turn the composed configuration into checked tasks, one for each model.
+
+    Raises:
+        ValueError: when a required key is missing or a value is out of its range; names the key.
+    """
+    from vgr_rl.benchmarks.heldout import Evaluation
+
+    for key in ("model", "data", "out"):
+        if OmegaConf.is_missing(config, key):
+            raise ValueError(f"{key} is not set; run `python -m vgr_rl.evaluate model=DIR data=FILE.parquet out=DIR`")
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    models, outs = _as_list(values.pop("model")), _as_list(values.pop("out"))
+    if len(models) != len(outs) or len(set(outs)) != len(outs):
+        raise ValueError(f"model={models} and out={outs} but each model needs a folder of its own")
+    shared = {
+        **{key: values[key] for key in ("limit", "seed", "max_new_tokens", "temperature", "top_p", "prefill", "frame")},
+        **{key: values[key] for key in ("processor_kwargs", "engine_kwargs", "overwrite")},
+        "data": Path(values["data"]),
+        "modes": tuple(values["modes"]),
+        "concurrency": values["batch"],
+        "reward_terms": _terms(values["reward"]["terms"]),
+    }
+    return [Evaluation(model=model, out=Path(out), **shared) for model, out in zip(models, outs, strict=True)]
+
+
+def _terms(terms: dict[str, dict[str, Any] | None] | None) -> tuple[dict[str, Any], ...]:
+    return tuple({"name": name, **term} for name, term in (terms or {}).items() if term)
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+class Bars:
+    """One progress bar a mode, with the time that is left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Eta
+
+        self._bars = Progress(
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            Eta(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def start(self, mode: str, total: int, done: int) -> None:
+        """Add the bar of a mode."""
+        self._tasks[mode] = self._bars.add_task(mode, total=total, completed=done)
+
+    def advance(self, mode: str) -> None:
+        """Move the bar of a mode by one."""
+        self._bars.advance(self._tasks[mode])
+
+
+def show(summary: dict[str, Any], out: Path) -> None:
+    """Print the summary as a table, and where it was written."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vgr_rl.benchmarks.summary import MEASURES
+
+    table = Table(*("", *summary), title=f"{next(iter(summary.values()))['n']} held-out items, mean ± standard error")
+    for name in MEASURES:
+        cells = ((column[name], column["stderr"][name]) for column in summary.values())
+        table.add_row(name, *("-" if mean is None else f"{mean:.3f} ± {error or 0:.3f}" for mean, error in cells))
+    console = Console(stderr=True)
+    console.print(table)
+    console.print(f"rows and summary.json are in {out}")
+
+
+@hydra.main(version_base="1.3", config_path="config/evaluation", config_name="evaluate")
+def _run(config: DictConfig) -> None:
+    from vgr_rl.benchmarks.heldout import evaluate
+
+    try:
+        for task in tasks_from_config(config):
+            log.info("evaluating %s on %s", task.model, task.data)
+            with Bars() as bars:
+                summary = evaluate(task, bars)
+            show(summary, task.out)
+    except ValueError as error:
+        log.error("error: %s", error)
+        sys.exit(2)
+
+
+def main() -> None:
+    """Run the command; exit code 2 means that the configuration or the data does not fit."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    recipes.register()
+    _run()
+
+
+if __name__ == "__main__":
+    main()
