@@ -1,4 +1,4 @@
-"""The logic of scripts/install.sh around pip: a stub stands for Python, pip and uv, the shell script is the real one."""
+"""The logic of scripts/install.sh around pip: a stub stands for Python, pip and uv."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ case "$*" in
         echo "$*" >>"$STUB_CALLS"
         sleep "${STUB_SLEEP:-0}"
         if [ -n "${STUB_BROKEN:-}" ]; then echo "no matching distribution"; exit 1; fi ;;
-    "-c import torch"*) ;;
+    "-c import torch"* | "-m compileall "*) ;;
     *) echo "unexpected: $*" >&2; exit 9 ;;
 esac
 """
