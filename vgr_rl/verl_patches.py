@@ -4,8 +4,11 @@ Each patch says why it exists; `tests/training/test_verl_patches.py` holds a tes
 longer needs it. `apply` runs once in every process through the `verl.plugins` entry point and is idempotent.
 """
 
+import contextlib
 import functools
 import importlib.metadata
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 _APPLIED = False
@@ -80,3 +83,19 @@ def rebuild_uniform_length_position_ids() -> None:
         data["position_ids"] = tensordict_utils.nested_tensor_from_tensor_list(list(rows), ragged_idx=2)
 
     tensordict_utils.maybe_fix_3d_position_ids = maybe_fix_3d_position_ids
+
+
+@contextlib.contextmanager
+def replaced_names(module: ModuleType, **values: Any) -> Iterator[None]:
+    """P4: replace global names of a module for the duration of a block.
+
+    `PPOTrainer._setup` names the classes of the managers it creates, one after the other, and has no hook between.
+    """
+    originals = {name: getattr(module, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(module, name, original)

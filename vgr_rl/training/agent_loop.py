@@ -12,12 +12,13 @@ import asyncio
 import logging
 import random
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray
 import torch
 import transfer_queue as tq
+from omegaconf import DictConfig
 from tensordict import NonTensorStack, TensorDict
 from verl.protocol import DataProto
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, apply_greedy_sampling_params
@@ -58,6 +59,12 @@ class GroupAgentLoopWorker(_WorkerBase):
             task = asyncio.create_task(self._run_group(row, validate))
             self.background_tasks.add(task)
             task.add_done_callback(self.background_tasks.discard)
+
+    def connect(self, llm_client: Any, teacher_client: Any, reward_loop_worker_handles: Any) -> None:
+        """Take what the constructor of a worker that was started ahead could not be given."""
+        self.llm_client = llm_client
+        self.teacher_client = teacher_client
+        self.reward_loop_worker_handles = reward_loop_worker_handles
 
     @property
     def _default_agent(self) -> str:
@@ -108,7 +115,9 @@ class GroupAgentLoopWorker(_WorkerBase):
         return sampling
 
     async def _encode(self, messages: list[dict[str, Any]]) -> EncodedPrompt:
-        images, _ = await self.dataset_cls.process_vision_info(messages, image_patch_size=0, config=self.config.data)
+        images, _, _ = await self.dataset_cls.process_multi_modal_info(
+            messages, image_patch_size=0, config=self.config.data
+        )
         return await asyncio.to_thread(self._encoder.encode, messages, images or [])
 
     async def _score(self, row: dict[str, Any], prompt: EncodedPrompt, samples: list[Any]) -> list[dict[str, Any]]:
@@ -119,11 +128,28 @@ class GroupAgentLoopWorker(_WorkerBase):
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager with our workers."""
+    """verl's manager with our workers, which may have been started before there was anything to connect them to."""
+
+    _started_ahead: ClassVar[list[Any]] = []
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(GroupAgentLoopWorker)
+
+    @classmethod
+    def start_workers(cls, config: DictConfig) -> None:
+        """Start the workers of the manager that `create` will return."""
+        manager = cls(config, llm_client=None)
+        asyncio.run(manager._init_agent_loop_workers())
+        cls._started_ahead = manager.agent_loop_workers
+
+    async def _init_agent_loop_workers(self) -> None:
+        if not self._started_ahead:
+            await super()._init_agent_loop_workers()
+            return
+        self.agent_loop_workers, type(self)._started_ahead = self._started_ahead, []
+        clients = (self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
+        await asyncio.gather(*[worker.connect.remote(*clients) for worker in self.agent_loop_workers])
 
 
 def _row(value: Any, index: int) -> Any:

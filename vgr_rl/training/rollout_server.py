@@ -7,12 +7,13 @@ come back once, at the end, instead of one output object for every token of ever
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
 import ray
 import torch
+from verl.utils.device import get_device_name
 from verl.workers.rollout.vllm_rollout import vllm_async_server
 from vllm import SamplingParams
 from vllm.inputs.engine import mm_input
@@ -21,16 +22,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
 from vllm.sampling_params import RequestOutputKind
 
+from vgr_rl.training.rollout_client import Completion
 from vgr_rl.training.vision_tokens import banned_token_ids
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One rollout: R token ids, R log-probs of the sampling distribution (or None), and whether it was aborted."""
-
-    token_ids: list[int]
-    log_probs: list[float] | None
-    aborted: bool
 
 
 class GroupServer(vllm_async_server.vLLMHttpServer):
@@ -40,9 +33,10 @@ class GroupServer(vllm_async_server.vLLMHttpServer):
         """Start the engine with our list of banned tokens (verl asks this function for it and has no hook)."""
         vllm_async_server.get_vision_placeholder_token_ids = banned_token_ids
         await super().run_server(args)
-        self._mm_processor = None
-        if self.engine.model_config.is_multimodal_model:
-            self._mm_processor = MULTIMODAL_REGISTRY.create_processor(self.engine.model_config)
+
+    @cached_property
+    def _mm_processor(self) -> Any:
+        return MULTIMODAL_REGISTRY.create_processor(self.engine.model_config)
 
     async def generate_group(
         self,
@@ -102,7 +96,6 @@ class GroupServer(vllm_async_server.vLLMHttpServer):
     ) -> Any:
         if not features:
             return {"prompt_token_ids": token_ids}
-        assert self._mm_processor is not None
         dtype = self.engine.model_config.dtype
         inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in features.items()}
         fields = self._mm_processor._get_mm_fields_config(inputs, {})
@@ -155,8 +148,13 @@ def _runs(token_ids: Sequence[int], placeholder: int) -> list[PlaceholderRange]:
 
 
 class GroupReplica(vllm_async_server.vLLMReplica):
-    """verl's replica that starts `GroupServer`."""
+    """verl's replica that starts our servers; for a judge or a teacher it starts verl's."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.server_class = ray.remote(GroupServer)
+        if self.is_reward_model or self.is_teacher_model:
+            return
+        server = GroupServer
+        if get_device_name() == "cpu":
+            from vgr_rl.cpu.inproc_server import InprocServer as server
+        self.server_class = ray.remote(server)

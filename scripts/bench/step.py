@@ -1,0 +1,199 @@
+"""Measure a training step, the start and the memory against plain verl; prints ratios.
+
+    python scripts/bench/step.py [--prompts 2 32] [--group 8] [--sequences 160] [--timeout 600] [--keep DIR]
+
+Runs `python -m verl.trainer.main_ppo` and `python -m vgr_rl.main` one after the other with the same model, data,
+rewards, batch and micro-batch sizes, and with `ignore_eos`, so that every sequence has the same number of new tokens.
+The two configurations differ in the keys of `PLAIN` and in nothing else. It takes about eight minutes on two cores.
+
+Time to the first step runs from the start of the command to the first line of metrics. Sequences a second are taken
+from there to the last line, so they include everything between two steps. Memory is the largest sum of resident memory
+over all processes of the run, sampled every half second (pages that processes share are counted for each).
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+logger = logging.getLogger("bench")
+
+PLAIN = {
+    "actor_rollout_ref.model.external_lib": "vgr_rl.cpu.engine",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class": None,
+    "actor_rollout_ref.rollout.agent.default_agent_loop": "single_turn_agent",
+    "algorithm.adv_estimator": "grpo",
+    "data.custom_cls": {"path": None, "name": None},
+    "trainer.v1.trainer_mode": "sync",
+}
+RESPONSE_TOKENS = 32
+_MEMORY_INTERVAL_S, _METRICS_INTERVAL_S = 0.5, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One run.
+
+    Attributes:
+        first_step_s: Seconds from the command's start to the first metrics.
+        step_s: Mean seconds of the steps after the first.
+        peak_gib: Largest sum of resident memory.
+        correlation: Last `training/rollout_actor_probs_pearson_corr`.
+    """
+
+    first_step_s: float
+    step_s: float
+    peak_gib: float
+    correlation: float
+
+
+def main() -> None:
+    """Run the command line entry."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(description="Compare a training step with plain verl's.")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[2, 32], help="prompts a step")
+    parser.add_argument("--group", type=int, default=8, help="rollouts of each prompt")
+    parser.add_argument("--sequences", type=int, default=160, help="lower bound of the timed sequences of a run")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds after which a run is stopped")
+    parser.add_argument("--keep", type=Path, help="folder for logs and run directories (default: removed)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vgr") as temporary:
+        folder = options.keep or Path(temporary)
+        results = [compare(prompts, options, folder) for prompts in options.prompts]
+    sys.stdout.write(json.dumps(results, indent=1) + "\n")
+
+
+def compare(prompts: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Measure both at one size and return the numbers and ratios."""
+    sequences = prompts * options.group
+    steps = 4 + options.sequences // sequences
+    place = (folder / str(sequences)).absolute()
+    place.mkdir(parents=True, exist_ok=True)
+    overrides = [
+        f"run_dir={place}/ours",
+        f"data.train_batch_size={prompts}",
+        f"data.max_response_length={RESPONSE_TOKENS}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={prompts}",
+        f"actor_rollout_ref.rollout.n={options.group}",
+        "actor_rollout_ref.rollout.ignore_eos=true",
+        f"trainer.total_training_steps={steps}",
+        "trainer.save_freq=-1",
+        "trainer.test_freq=-1",
+        "trainer.resume_mode=disable",
+    ]
+    plain_config = write_plain_config(overrides, place)
+    plain_command = ["-m", "verl.trainer.main_ppo", f"--config-path={place}", "--config-name=plain"]
+    environment = {key: str(value) for key, value in plain_config.hardware.env.items()}
+    plain = measure(plain_command, place / "plain.jsonl", environment, steps, options.timeout)
+    ours_command = ["-m", "vgr_rl.main", *overrides]
+    ours = measure(ours_command, place / "ours" / "metrics.jsonl", environment, steps, options.timeout)
+    return {
+        "sequences": sequences,
+        "plain_sequences_per_s": round(sequences / plain.step_s, 2),
+        "sequences_per_s": round(sequences / ours.step_s, 2),
+        "speedup": round(plain.step_s / ours.step_s, 2),
+        "plain_first_step_s": round(plain.first_step_s, 1),
+        "first_step_s": round(ours.first_step_s, 1),
+        "first_step_ratio": round(ours.first_step_s / plain.first_step_s, 2),
+        "plain_peak_gib": round(plain.peak_gib, 2),
+        "peak_gib": round(ours.peak_gib, 2),
+        "plain_correlation": plain.correlation,
+        "correlation": ours.correlation,
+    }
+
+
+def write_plain_config(overrides: list[str], place: Path) -> DictConfig:
+    """Write our resolved configuration, with the keys of PLAIN, as `plain.yaml` and return it."""
+    command = [sys.executable, "-m", "vgr_rl.main", *overrides, "--cfg", "job", "--resolve"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    config = OmegaConf.create(text)
+    with open_dict(config):
+        for key, value in PLAIN.items():
+            OmegaConf.update(config, key, value, merge=False)
+        config.ray_kwargs.ray_init = {**config.ray_kwargs.ray_init, **config.hardware.ray_local}
+        config.trainer.logger = ["console", "file", "tensorboard", "wandb"]
+    OmegaConf.save(config, place / "plain.yaml")
+    return config
+
+
+def measure(
+    command: list[str], metrics: Path, environment: Mapping[str, str], steps: int, timeout_s: float
+) -> Measurement:
+    """Run a Python command until it ends and watch its metrics and its processes."""
+    folder = metrics.parent
+    folder.mkdir(exist_ok=True)
+    log = folder / f"{metrics.stem}.log"
+    environment = {
+        **environment,
+        **os.environ,
+        "VERL_FILE_LOGGER_PATH": str(metrics),
+        "TENSORBOARD_DIR": str(folder / "tensorboard"),
+        "WANDB_DIR": str(folder),
+        "WANDB_MODE": "offline",
+    }
+    logger.info("%s: %s", " ".join(command[:2]), log)
+    started, stamps, peak = time.monotonic(), [], 0
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+        try:
+            while process.poll() is None and time.monotonic() - started < timeout_s:
+                peak = max(peak, resident_bytes(process.pid))
+                until = time.monotonic() + _MEMORY_INTERVAL_S
+                while time.monotonic() < until:
+                    lines = metrics.read_text().count("\n") if metrics.exists() else 0
+                    stamps += [time.monotonic()] * (lines - len(stamps))
+                    time.sleep(_METRICS_INTERVAL_S)
+        finally:
+            stop(process)
+    if len(stamps) < steps:
+        raise SystemExit(f"{command[1]} made {len(stamps)} of {steps} steps in {timeout_s} s; see {log}")
+    last = json.loads(metrics.read_text().splitlines()[-1])["data"]
+    return Measurement(
+        first_step_s=stamps[0] - started,
+        step_s=(stamps[steps - 1] - stamps[0]) / (steps - 1),
+        peak_gib=peak / 2**30,
+        correlation=last["training/rollout_actor_probs_pearson_corr"],
+    )
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process and its descendants."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        return total
+    return total
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a run that is still going, with everything it started."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
