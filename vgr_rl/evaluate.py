@@ -1,7 +1,7 @@
 """Held-out evaluation: `python -m vgr_rl.evaluate model=DIR data=FILE.parquet out=DIR`.
 
-Every key is described in `config/evaluation/evaluate.yaml`. That file has a folder of its own because `model` and `data`
-are config groups of `vgr_rl.main`, and Hydra would take `model=DIR` for a choice of the group.
+Every key is described in `config/evaluation/evaluate.yaml`. That file has a folder of its own because `model` and
+`data` are config groups of `vgr_rl.main`, and Hydra would take `model=DIR` for a choice of the group.
 """
 
 import logging

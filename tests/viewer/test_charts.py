@@ -1,0 +1,51 @@
+import json
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vgr_rl.viewer.charts import GRPO_CHARTS, HEIGHT, WIDTH, ChartSpec, charts, draw, nice_ticks, tick_labels
+
+_finite = st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: 0.0 if abs(value) < 1e-9 else value)
+_SPEC = ChartSpec("Loss", "", (("loss", ("loss",)),))
+
+
+@given(_finite, _finite)
+def test_ticks_are_few_and_enclose_the_values(a: float, b: float):
+    low, high = min(a, b), max(a, b)
+    ticks = nice_ticks(low, high)
+    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    assert ticks[0] <= low + slack and ticks[-1] >= high - slack
+    assert 2 <= len(ticks) <= 6 and ticks == sorted(set(ticks))
+
+
+@given(st.lists(_finite, min_size=1, max_size=80))
+def test_every_point_stays_inside_the_view(values: list[float]):
+    chart = draw(_SPEC, [("loss", list(enumerate(values)))])
+    for pair in f"{chart.lines[0].points} {chart.lines[0].smooth}".split():
+        x, y = map(float, pair.split(","))
+        assert 0 <= x <= WIDTH and -1 <= y <= HEIGHT and math.isfinite(x + y)
+
+
+def test_a_higher_value_is_drawn_higher():
+    chart = draw(_SPEC, [("loss", [(1, 5.0), (2, 7.0)])])
+    first, second = (float(pair.split(",")[1]) for pair in chart.lines[0].points.split())
+    assert second < first
+
+
+def test_close_ticks_have_labels_that_differ():
+    labels = tick_labels(nice_ticks(0.99991, 0.99998))
+    assert len(set(labels)) == len(labels)
+
+
+def test_only_charts_with_data_are_drawn_and_the_first_known_name_wins():
+    metrics = {"critic/score/mean": [(1, 1.0)], "reward/total/mean": [(1, 2.0)], "unknown": [(1, 3.0)]}
+    (chart,) = charts(GRPO_CHARTS, metrics)
+    assert (chart.title, chart.lines[0].last) == ("Reward", "2")
+
+
+def test_lines_with_different_steps_share_one_axis():
+    chart = draw(_SPEC, [("a", [(1, 0.0), (2, 1.0)]), ("b", [(2, 0.5), (4, 0.5)])])
+    pointer = json.loads(chart.data)
+    assert pointer["steps"] == [1, 2, 4]
+    assert pointer["values"] == [["0", "1", None], [None, "0.5", "0.5"]]

@@ -1,0 +1,216 @@
+import json
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.viewer.synthetic_runs import row_of, write_demo, write_evaluation, write_grpo, write_sft
+from vgr_rl.benchmarks.summary import MEASURES, compare
+from vgr_rl.report import main, write_report
+from vgr_rl.tiny.world import generate
+from vgr_rl.viewer.cards import card
+from vgr_rl.viewer.comparison import comparison
+from vgr_rl.viewer.runs import read_demo, read_evaluation, read_training
+
+_VOID = {"meta", "link", "img", "br", "input", "hr"}
+_EVIL = "</p></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg/onload=alert(1)>{{ 7*7 }}&amp;"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on tags that do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_demo(tmp_path_factory.mktemp("demo"), items=40)
+    write_report(root)
+    return root
+
+
+def test_the_demo_page_nests_and_holds_pictures_charts_and_tables(demo: Path):
+    page = Page((demo / "report.html").read_text())
+    assert page.count("table") == 2
+    assert page.count("img") >= 24 and all(a.get("loading") == "lazy" for tag, a in page.tags if tag == "img")
+    assert sum("data-chart" in attrs for tag, attrs in page.tags if tag == "svg") >= 12
+    assert sum(attrs.get("class") == "truth" for tag, attrs in page.tags if tag == "rect") >= 24
+
+
+def test_the_page_needs_nothing_from_elsewhere(demo: Path):
+    html = (demo / "report.html").read_text()
+    page = Page(html)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/")), f"<{tag} {name}={value[:60]}>"
+    assert not re.search(r"https?://|url\(|@import", html)
+
+
+def test_the_summary_is_what_was_measured(demo: Path):
+    summary = json.loads((demo / "summary.json").read_text())
+    assert set(summary) == {"cold_start", "grpo", "seconds"}
+    assert summary["seconds"]["grpo"] == 505.2
+    for name in ("cold_start", "grpo"):
+        assert summary[name] == json.loads((demo / "eval" / name / "summary.json").read_text())
+        for mode in ("greedy", "sampled"):
+            assert set(summary[name][mode]) == {*MEASURES, "n", "stderr"} and summary[name][mode]["n"] == 40
+
+
+def test_the_table_shows_the_numbers_of_the_summary(demo: Path):
+    run = read_demo(demo)
+    before, after = run.evaluations["cold_start"], run.evaluations["grpo"]
+    shown = " ".join(" ".join(Page((demo / "report.html").read_text()).text).split())
+    for table in comparison(before, after):
+        changes = compare(before.rows[table.mode], after.rows[table.mode])
+        assert table.n == 40 and len(table.rows) == len(MEASURES)
+        for name, row in zip(MEASURES, table.rows, strict=True):
+            for cell, evaluation in ((row.before, before), (row.after, after)):
+                expected = evaluation.summary[table.mode]
+                assert float(cell.mean) == pytest.approx(expected[name], abs=0.051 if expected[name] >= 10 else 5.1e-4)
+                assert float(cell.error) == pytest.approx(expected["stderr"][name], abs=5.1e-4)
+            assert float(row.difference.mean.replace("−", "-")) == pytest.approx(changes[name].mean, abs=5.1e-4)
+            cells = (row.before, row.after, row.difference)
+            assert f"{row.label} {' '.join(f'{cell.mean} ± {cell.error}' for cell in cells)}" in shown
+
+
+def test_only_a_difference_beyond_its_error_is_marked(tmp_path: Path):
+    scenes = list(generate("heldout", 30, 0))
+    write_evaluation(tmp_path / "a", scenes, slip_px=9, right=0.7, seed=0)
+    write_evaluation(tmp_path / "b", scenes, slip_px=2, right=0.7, seed=0)
+    first, second = read_evaluation(tmp_path / "a"), read_evaluation(tmp_path / "b")
+
+    def trend(table: Any, label: str) -> str:
+        return next(row.trend for row in table.rows if row.label == label)
+
+    assert trend(comparison(first, second)[0], "Dual IoU") == "better"
+    assert trend(comparison(second, first)[0], "Dual IoU") == "worse"
+    assert {row.trend for row in comparison(first, first)[0].rows} == {"unclear"}
+
+
+def test_text_of_models_and_data_cannot_become_markup(tmp_path: Path):
+    write_demo(tmp_path, items=4)
+    for name in ("cold_start", "grpo"):
+        path = tmp_path / "eval" / name / "greedy.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["response"] = f"{_EVIL}<box>[1,2,30,40]</box><answer>{_EVIL}</answer>"
+            row["question"] = row["data_source"] = row["answer"] = _EVIL
+            row["options"], row["image"] = [_EVIL, _EVIL], {"path": _EVIL}
+            row["parts"][_EVIL] = 1.0
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    clean = write_demo(tmp_path / "clean", items=4)
+    evil_page, clean_page = (Page(write_report(root).read_text()) for root in (tmp_path, clean))
+    assert evil_page.count("script") == clean_page.count("script") == 1
+    assert not any(name.startswith("on") for _, attributes in evil_page.tags for name in attributes)
+    assert {tag for tag, _ in evil_page.tags} <= {tag for tag, _ in clean_page.tags} | {"p"}
+    assert "alert(1)" in "".join(evil_page.text) and "{{ 7*7 }}" in "".join(evil_page.text)
+
+
+def test_the_page_allows_no_script_but_its_own(demo: Path):
+    page = Page((demo / "report.html").read_text())
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy and "default-src 'none'" in policy and re.search(r"script-src 'sha256-[\w+/=]{44}'$", policy)
+
+
+def test_a_box_has_one_number_in_text_and_picture():
+    scene = next(iter(generate("heldout", 1, 0)))
+    response = (
+        "a <box>[1,2,20,30]</box>, not a box <box>[9,9,9]</box>, b <box>[4,4,40,50]</box></think><answer>A</answer>"
+    )
+    row = row_of(scene, random.Random(0), 0, 1.0, response)
+    (panel,) = card([row], ["only"]).panels
+    written = {piece.box: piece.text for piece in panel.pieces if piece.box is not None}
+    drawn = {box.number: (box.x, box.y, box.x + box.width, box.y + box.height) for box in panel.predicted}
+    assert written == {0: "<box>[1,2,20,30]</box>", 1: "<box>[4,4,40,50]</box>"}
+    assert drawn == {0: (1, 2, 20, 30), 1: (4, 4, 40, 50)}
+    assert "".join(piece.text for piece in panel.pieces) == "<think>" + response
+
+
+def test_thousands_of_boxes_are_cut_and_said_to_be():
+    scene = next(iter(generate("heldout", 1, 0)))
+    row = row_of(scene, random.Random(0), 0, 1.0, "<box>[1,2,20,30]</box>" * 2000)
+    (panel,) = card([row], ["only"]).panels
+    assert len(panel.predicted) <= 48
+    assert "1952 more boxes" in panel.omitted and "more characters" in panel.omitted
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("sft/metrics.jsonl", "python -m vgr_rl.sft"),
+        ("grpo/metrics.jsonl", "python -m vgr_rl.main"),
+        ("eval/cold_start/summary.json", "python -m vgr_rl.evaluate"),
+        ("eval/grpo/sampled.jsonl", "python -m vgr_rl.evaluate"),
+    ],
+)
+def test_a_missing_piece_is_named_with_the_command_that_makes_it(tmp_path: Path, missing: str, command: str):
+    write_demo(tmp_path, items=4)
+    (tmp_path / missing).unlink()
+    with pytest.raises(ValueError, match=f"{re.escape(missing)} is missing; make it with `{command}"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="neither metrics.jsonl"):
+        write_report(tmp_path)
+    assert main([str(tmp_path / "nowhere")]) == 2
+
+
+def test_reports_of_single_runs(tmp_path: Path):
+    write_grpo(tmp_path / "grpo", steps=12)
+    write_sft(tmp_path / "sft", steps=60)
+    assert main([str(tmp_path / "grpo")]) == 0 and main([str(tmp_path / "sft")]) == 0
+    grpo = Page((tmp_path / "grpo" / "report.html").read_text())
+    assert grpo.count("article") == 3 and grpo.count("img") == 12
+    assert "Rollouts of step 12" in " ".join("".join(grpo.text).split())
+    assert Page((tmp_path / "sft" / "report.html").read_text()).count("figure") == 4
+
+
+def test_metrics_of_a_resumed_and_still_running_run(tmp_path: Path):
+    lines = [{"step": 1, "data": {"train/loss": 3.0}}, {"step": 2, "data": {"train/loss": 2.0, "val/loss": None}}]
+    lines += [{"step": 2, "data": {"train/loss": 1.5}}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "da'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert read_training(tmp_path).metrics == {"train/loss": [(1, 3.0), (2, 1.5)]}
+
+
+def test_large_pictures_are_shrunk_and_missing_ones_explained(tmp_path: Path):
+    from PIL import Image
+
+    Image.effect_noise((2000, 1000), 50).save(tmp_path / "photo.png")
+    scene = next(iter(generate("heldout", 1, 0)))
+    row = {**row_of(scene, random.Random(0), 0, 1.0), "image_size": [2000, 1000]}
+    shrunk = card([{**row, "image": {"path": str(tmp_path / "photo.png")}}], ["only"]).picture
+    assert shrunk.uri.startswith("data:image/jpeg") and len(shrunk.uri) < 400_000 and not shrunk.crisp
+    gone = card([{**row, "image": {"path": str(tmp_path / "gone.png")}}], ["only"]).picture
+    assert gone.uri == "" and "gone.png" in gone.problem

@@ -1,0 +1,98 @@
+"""The table of the demo: cold start against GRPO on the same items, as measured."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from vgr_rl.benchmarks.summary import MEASURES, Estimate, compare
+from vgr_rl.viewer.runs import EvaluationRun
+
+_LABELS = {
+    "reward": "Reward",
+    "accuracy": "Answer accuracy",
+    "recall_iou": "Recall IoU",
+    "precision_iou": "Precision IoU",
+    "dual_iou": "Dual IoU",
+    "format": "Format kept",
+    "boxes": "Boxes a response",
+    "length": "Length, tokens",
+}
+_NEUTRAL = ("boxes", "length")  # more is neither better nor worse
+_CLEAR = 1.96  # standard errors
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number and its standard error, formatted; `error` is "" when it is not known."""
+
+    mean: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One measure: both values, their paired difference, and its `trend` ("better", "worse", "changed", "unclear")."""
+
+    label: str
+    before: Cell
+    after: Cell
+    difference: Cell
+    trend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one mode over `n` items that both evaluations have."""
+
+    mode: str
+    n: int
+    rows: tuple[TableRow, ...]
+
+
+def comparison(before: EvaluationRun, after: EvaluationRun) -> list[Table]:
+    """Return one table for each mode that both evaluations have.
+
+    Raises:
+        ValueError: when they have no mode, or no item, in common.
+    """
+    modes = [mode for mode in before.summary if mode in after.summary]
+    if not modes:
+        raise ValueError(f"{before.path} has modes {list(before.summary)} but {after.path} has {list(after.summary)}")
+    return [_table(mode, before, after) for mode in modes]
+
+
+def _table(mode: str, before: EvaluationRun, after: EvaluationRun) -> Table:
+    differences = compare(before.rows[mode], after.rows[mode])
+    old, new = before.summary[mode], after.summary[mode]
+    rows = tuple(
+        TableRow(_LABELS[name], _cell(old, name), _cell(new, name), _signed(differences[name]), _trend(name, change))
+        for name in MEASURES
+        if old.get(name) is not None and new.get(name) is not None
+        for change in (differences[name],)
+    )
+    shared = {row["id"] for row in before.rows[mode]} & {row["id"] for row in after.rows[mode]}
+    return Table(mode, len(shared), rows)
+
+
+def _cell(summary: dict[str, Any], name: str) -> Cell:
+    error = summary["stderr"].get(name)
+    return Cell(_number(summary[name]), "" if error is None else _number(error))
+
+
+def _signed(change: Estimate) -> Cell:
+    if not change.n:
+        return Cell("–", "")
+    sign = "+" if change.mean >= 0 else "−"
+    return Cell(sign + _number(abs(change.mean)), "" if math.isnan(change.stderr) else _number(change.stderr))
+
+
+def _trend(name: str, change: Estimate) -> str:
+    if not change.n or math.isnan(change.stderr) or abs(change.mean) <= _CLEAR * change.stderr:
+        return "unclear"
+    if name in _NEUTRAL:
+        return "changed"
+    return "better" if change.mean > 0 else "worse"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
