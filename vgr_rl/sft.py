@@ -1,0 +1,36 @@
+"""Cold start by supervised fine-tuning: `python -m vgr_rl.sft [recipe=NAME] [hardware=NAME] [key=value ...]`."""
+
+import logging
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from vgr_rl.config import recipes, resolvers, search_path
+from vgr_rl.errors import ConfigError
+
+logger = logging.getLogger("vgr_rl.sft")
+
+
+@hydra.main(config_path="config/sft", config_name="sft", version_base="1.3")
+def _main(config: DictConfig) -> None:
+    from vgr_rl.training import sft_launch
+
+    try:
+        sft_launch.run(config)
+    except ConfigError as error:
+        logger.error("error: %s", error)
+        sys.exit(2)
+
+
+def main() -> None:
+    """Run the command line entry; exit code 2 means that the configuration, the data or the machine does not fit."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    recipes.register()
+    resolvers.register()
+    search_path.register()
+    _main()
+
+
+if __name__ == "__main__":
+    main()

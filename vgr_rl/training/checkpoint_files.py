@@ -1,0 +1,136 @@
+"""Checks on checkpoint files before anything is loaded: do the weights fit the config, can a run be resumed."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from vgr_rl.errors import ConfigError
+from vgr_rl.training.model_spec import ModelSpec
+
+_TRACKER = "latest_checkpointed_iteration.txt"
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# What must agree between a checkpoint and the model that it is loaded into.
+_SHAPE_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "depth")
+
+
+def check_weights(path: str, spec: ModelSpec) -> str:
+    """Check that a local checkpoint's weights are those its config.json describes, and return their number type.
+
+    Hugging Face's loader only warns when weights are missing and goes on with random ones. A hub id is not checked.
+
+    Raises:
+        ConfigError: no safetensors in the folder, or another number of parameters than the architecture has.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return "bfloat16"
+    headers = [safetensors_header(file) for file in sorted(folder.glob("*.safetensors"))]
+    tensors = {name: entry for header in headers for name, entry in header.items()}
+    if not tensors:
+        raise ConfigError(f"model.path={path} holds no .safetensors file; save the model in that format")
+    stored = sum(math.prod(entry["shape"]) for entry in tensors.values())
+    expected = _parameters(folder)
+    if stored not in expected:
+        raise ConfigError(
+            f"model.path={path} holds weights with {stored:,} parameters but its config.json describes a "
+            f"{spec.architecture} with {min(expected):,}: the weights are of another architecture"
+        )
+    largest = max(tensors.values(), key=lambda entry: math.prod(entry["shape"]))
+    return _DTYPES.get(largest["dtype"], "bfloat16")
+
+
+def safetensors_header(file: Path) -> dict[str, dict[str, Any]]:
+    """Return name -> {dtype, shape, data_offsets} of a safetensors file without reading its tensors."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    header.pop("__metadata__", None)
+    return header
+
+
+def latest_step(checkpoints: Path) -> int:
+    """Return the step of the newest complete checkpoint of a run, 0 when there is none."""
+    tracker = checkpoints / _TRACKER
+    step = int(tracker.read_text()) if tracker.is_file() else 0
+    return step if (checkpoints / f"global_step_{step}").is_dir() else 0
+
+
+def resume_point(trainer: Any) -> Path | None:
+    """Return the checkpoint that a run starts from by verl's `trainer.resume_mode`, None to start anew.
+
+    Raises:
+        ConfigError: an unknown mode, a path that is no checkpoint, or checkpoints in the way of a new start.
+    """
+    checkpoints, path = Path(trainer.default_local_dir), trainer.resume_from_path
+    newest = latest_step(checkpoints)
+    if trainer.resume_mode == "disable":
+        if newest:
+            raise ConfigError(f"{checkpoints} holds checkpoints but trainer.resume_mode=disable; set another run_dir")
+        return None
+    if trainer.resume_mode not in ("auto", "resume_path"):
+        raise ConfigError(f"trainer.resume_mode={trainer.resume_mode} but expected auto, disable or resume_path")
+    if path is not None:
+        if not Path(path).is_dir() or not re.search(r"global_step_\d+", str(path)):
+            raise ConfigError(f"trainer.resume_from_path={path} is no folder called global_step_N")
+        return Path(path)
+    if trainer.resume_mode == "resume_path":
+        raise ConfigError("trainer.resume_mode=resume_path needs trainer.resume_from_path")
+    return checkpoints / f"global_step_{newest}" if newest else None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Return N of .../global_step_N, 0 for None."""
+    found = re.search(r"global_step_(\d+)", str(checkpoint))
+    return int(found.group(1)) if found else 0
+
+
+def check_resume(checkpoint: Path, spec: ModelSpec, processes: int, total_steps: int) -> None:
+    """Check that a checkpoint can be loaded into the model and the number of processes of this run.
+
+    Raises:
+        ConfigError: another architecture, another number of processes, or more steps than the run has.
+    """
+    step = step_of(checkpoint)
+    if step > total_steps:
+        raise ConfigError(
+            f"{checkpoint} is at step {step} but this run ends at {total_steps}; raise trainer.total_epochs, "
+            "or set another run_dir"
+        )
+    saved = json.loads((checkpoint / "fsdp_config.json").read_text())["world_size"]
+    if saved != processes:
+        raise ConfigError(
+            f"{checkpoint} was written by {saved} processes but this run has {processes}; set "
+            f"trainer.n_gpus_per_node={saved}, or merge it (python -m vgr_rl.merge) and start from that model"
+        )
+    config = json.loads((checkpoint / "huggingface" / "config.json").read_text())
+    theirs, ours = {"model_type": config["model_type"], **_shapes(config)}, _own_shapes(spec)
+    different = [
+        f"{key} {theirs[key]} against {ours[key]}" for key in theirs if key in ours and theirs[key] != ours[key]
+    ]
+    if different:
+        raise ConfigError(
+            f"{checkpoint} is a checkpoint of another architecture than model.path={spec.path}: "
+            f"{', '.join(different)}; set another run_dir or model.path"
+        )
+
+
+def _own_shapes(spec: ModelSpec) -> dict[str, Any]:
+    return {"model_type": spec.model_type, **_shapes(spec.hf_config)}
+
+
+def _shapes(config: dict[str, Any]) -> dict[str, Any]:
+    parts = {"text": config.get("text_config", config), "vision": config.get("vision_config", {})}
+    return {f"{name} {key}": part[key] for name, part in parts.items() for key in _SHAPE_KEYS if key in part}
+
+
+def _parameters(folder: Path) -> set[int]:
+    """Return the numbers of parameters that a checkpoint of this config may hold (tied weights once or twice)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    head = model.get_output_embeddings().weight.numel()
+    return {total, total + head} if model.config.tie_word_embeddings else {total}

@@ -1,0 +1,109 @@
+"""Runs a cold start: environment, checks, training processes, export of the trained model."""
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from vgr_rl.training import environment
+from vgr_rl.training.launch import wandb_logged_in
+from vgr_rl.training.sft_preflight import Plan, check
+
+logger = logging.getLogger("vgr_rl.sft")
+
+_WORKER = "vgr_rl.training.sft_worker"
+
+
+def run(config: DictConfig) -> None:
+    """Train, or continue to train, and export the last checkpoint to run_dir/model.
+
+    Raises:
+        ConfigError: the configuration, the data or the machine does not fit; nothing was written.
+    """
+    run_dir = Path(config.run_dir).resolve()
+    environment.apply({**config.hardware.env, **_tracker_environment(run_dir), **_hub_environment(config)})
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = check(config, Path(scratch))
+        for line in plan.lines():
+            logger.info("%s", line)
+        if config.dry_run:
+            return
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _keep_converted_files(plan.config.data, Path(scratch), run_dir / "data")
+    OmegaConf.save(plan.config, run_dir / "config.yaml", resolve=True)
+    if plan.resume_step < plan.total_steps:
+        _train(plan, run_dir)
+    _export(plan, run_dir)
+
+
+def _keep_converted_files(data: DictConfig, scratch: Path, folder: Path) -> None:
+    for key in ("train_files", "val_files"):
+        for place, file in enumerate(data[key] or []):
+            if Path(file).is_relative_to(scratch):
+                kept = folder / Path(file).relative_to(scratch)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                data[key][place] = str(shutil.move(file, kept))
+
+
+def _train(plan: Plan, run_dir: Path) -> None:
+    if plan.processes > 1:
+        os.environ["VGR_SFT_CONFIG"] = str(run_dir / "config.yaml")
+        _torchrun(plan)
+        return
+    from vgr_rl.training import sft_worker
+
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    resolved = OmegaConf.create(OmegaConf.to_container(plan.config, resolve=True))
+    sft_worker.train(resolved)  # type: ignore[arg-type]
+
+
+def _torchrun(plan: Plan) -> None:
+    from torch.distributed import run as torchrun
+
+    trainer, launch = plan.config.trainer, plan.config.launch
+    arguments = [f"--nproc_per_node={trainer.n_gpus_per_node}"]
+    if trainer.nnodes == 1:
+        arguments += ["--standalone"]
+    else:
+        arguments += [f"--nnodes={trainer.nnodes}", f"--node_rank={launch.node_rank}"]
+        arguments += ["--rdzv_backend=c10d", f"--rdzv_endpoint={launch.rendezvous}", "--rdzv_id=vgr_rl_sft"]
+    torchrun.main([*arguments, "-m", _WORKER])
+
+
+def _export(plan: Plan, run_dir: Path) -> None:
+    if plan.config.launch.node_rank != 0:
+        return
+    checkpoint = run_dir / "checkpoints" / f"global_step_{plan.total_steps}"
+    command = [sys.executable, "-m", "vgr_rl.merge", str(checkpoint), str(run_dir / "model")]
+    # In a process of its own: training patched the model's classes in this one.
+    finished = subprocess.run([*command, f"--dtype={plan.export_dtype}", "--overwrite"], check=False)
+    if finished.returncode != 0:
+        raise RuntimeError(f"{checkpoint} could not be exported, see above; repeat with `{' '.join(command[1:])}`")
+    logger.info("done: model in %s/model, curves in %s/metrics.jsonl", run_dir, run_dir)
+
+
+def _tracker_environment(run_dir: Path) -> dict[str, str]:
+    environment_ = {
+        "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
+        "WANDB_DIR": str(run_dir),
+        "WANDB_SILENT": "true",
+        "TQDM_DISABLE": "1",  # the console line of the trainer says more
+    }
+    return environment_ if wandb_logged_in() else {**environment_, "WANDB_MODE": "offline"}
+
+
+def _hub_environment(config: DictConfig) -> dict[str, str]:
+    return {"HF_HUB_OFFLINE": "1"} if Path(config.model.path).expanduser().is_dir() else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

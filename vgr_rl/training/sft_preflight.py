@@ -1,0 +1,253 @@
+"""Everything about a cold start that can be known before training processes start."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vgr_rl.data.schema import SftRow, write_sft
+from vgr_rl.data.sharegpt import read_conversations
+from vgr_rl.errors import ConfigError
+from vgr_rl.training.chat_encoding import ChatEncoder
+from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, step_of
+from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.sft_rows import SftTable, check_row
+
+logger = logging.getLogger("vgr_rl.sft")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What one split of the data holds; lengths are tokens, images included."""
+
+    rows: int
+    longest: int
+    mean: float
+    with_prefill: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked cold start.
+
+    Attributes:
+        config: the configuration with the data files that training reads.
+        spec: facts about the starting checkpoint.
+        train: the training split.
+        val: the validation split, None without one.
+        processes: training processes on all nodes.
+        total_steps: optimiser steps of the whole run.
+        resume_step: steps already done by an earlier run in run_dir.
+        export_dtype: number type of the exported weights.
+    """
+
+    config: DictConfig
+    spec: ModelSpec
+    train: Split
+    val: Split | None
+    processes: int
+    total_steps: int
+    resume_step: int
+    export_dtype: str
+
+    def lines(self) -> list[str]:
+        """Return the plan as lines for a person."""
+        config, train = self.config, self.train
+        trained = f"LoRA of rank {config.model.lora_rank}" if config.model.lora_rank else "all weights"
+        start = f"from step {self.resume_step}" if self.resume_step else "from the start"
+        lines = [
+            f"model    {self.spec.path}: {self.spec.architecture}; {trained} train",
+            f"data     {train.rows} rows, {train.mean:.0f} tokens on average, longest {train.longest} of "
+            f"data.max_length={config.data.max_length}",
+            f"steps    {self.total_steps} of {config.data.train_batch_size} rows, {start}; "
+            f"{config.optim.optimizer} lr {config.optim.lr:g}, {config.optim.lr_scheduler_type}, "
+            f"warm-up {config.optim.lr_warmup_steps_ratio:g}",
+            f"hardware {config.hardware.name}: {self.processes} training process{'es' if self.processes > 1 else ''}",
+            f"run_dir  {config.run_dir}",
+        ]
+        if self.val is not None:
+            lines.insert(2, f"         {self.val.rows} rows of validation, longest {self.val.longest}")
+        if train.with_prefill < train.rows and config.data.prefill:
+            lines.append(
+                f"warning  {train.rows - train.with_prefill} of {train.rows} responses do not start with "
+                f"data.prefill={config.data.prefill!r}, which the next stage puts before every response"
+            )
+        return lines
+
+
+def check(config: DictConfig, work_dir: Path) -> Plan:
+    """Check configuration, machine, checkpoint and every row of the data.
+
+    Args:
+        config: the composed configuration.
+        work_dir: folder for converted data files (ShareGPT json becomes parquet).
+
+    Raises:
+        ConfigError: naming what was given, what is needed and the knob.
+    """
+    processes = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    _check_machine(config)
+    _check_batch(config, processes)
+    spec = ModelSpec.load(config.model.path)
+    weights_dtype = check_weights(config.model.path, spec)
+    config = _with_parquet_files(config, work_dir, spec)
+    encoder = _encoder(config)
+    train = _check_split(config, "train", spec, encoder)
+    val = _check_split(config, "val", spec, encoder) if config.data.val_files else None
+    total_steps = _total_steps(config, train.rows, processes)
+    checkpoint = resume_point(config.trainer)
+    if checkpoint is not None:
+        check_resume(checkpoint, spec, processes, total_steps)
+    if config.export_dtype not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"export_dtype={config.export_dtype} but expected auto, float32 or bfloat16")
+    export_dtype = weights_dtype if config.export_dtype == "auto" else config.export_dtype
+    return Plan(config, spec, train, val, processes, total_steps, step_of(checkpoint), export_dtype)
+
+
+def _check_machine(config: DictConfig) -> None:
+    trainer = config.trainer
+    if config.hardware.platform == "cuda":
+        import torch
+
+        found = torch.cuda.device_count()
+        if found < trainer.n_gpus_per_node:
+            raise ConfigError(
+                f"hardware={config.hardware.name} needs {trainer.n_gpus_per_node} GPUs on this machine "
+                f"(trainer.n_gpus_per_node) but {found} were found; use hardware=cpu, hardware=1gpu, or lower it"
+            )
+    if trainer.nnodes > 1 and not config.launch.rendezvous:
+        raise ConfigError(f"trainer.nnodes={trainer.nnodes} but launch.rendezvous=null; set it to host:port of node 0")
+
+
+def _check_batch(config: DictConfig, processes: int) -> None:
+    data = config.data
+    sequence_parallel = config.engine.ulysses_sequence_parallel_size
+    replicas, rest = divmod(processes, sequence_parallel)
+    if rest:
+        raise ConfigError(
+            f"{processes} processes cannot be split by engine.ulysses_sequence_parallel_size={sequence_parallel}"
+        )
+    if data.train_batch_size % replicas:
+        raise ConfigError(f"data.train_batch_size={data.train_batch_size} is not a multiple of {replicas} processes")
+    share = data.train_batch_size // replicas
+    if not data.use_dynamic_bsz and share % min(share, data.micro_batch_size_per_gpu):
+        raise ConfigError(
+            f"each process gets {share} rows a step (data.train_batch_size={data.train_batch_size} over {replicas}) "
+            f"but data.micro_batch_size_per_gpu={data.micro_batch_size_per_gpu} does not divide them"
+        )
+    if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:
+        raise ConfigError(
+            f"data.max_token_len_per_gpu={data.max_token_len_per_gpu} times {sequence_parallel} is less than "
+            f"data.max_length={data.max_length}: a longest row would fit in no micro-batch"
+        )
+
+
+def _with_parquet_files(config: DictConfig, work_dir: Path, spec: ModelSpec) -> DictConfig:
+    config = OmegaConf.create(config)  # type: ignore[assignment]
+    _make_missing(config)
+    with open_dict(config):
+        for split in ("train", "val"):
+            files = _as_list(config.data[f"{split}_files"])
+            for file in files:
+                if not Path(file).expanduser().is_file():
+                    raise ConfigError(f"data.{split}_files: {file} does not exist")
+            folder = work_dir / split
+            parquet = [to_parquet(Path(file).expanduser(), folder, spec, config.data.json_boxes) for file in files]
+            config.data[f"{split}_files"] = parquet or None
+        if not config.data.use_dynamic_bsz:
+            share = config.data.train_batch_size // (config.trainer.nnodes * config.trainer.n_gpus_per_node)
+            config.data.micro_batch_size_per_gpu = min(share, config.data.micro_batch_size_per_gpu)
+    return config
+
+
+def _make_missing(config: DictConfig) -> None:
+    make = config.data.get("make")
+    files = _as_list(config.data.train_files) + _as_list(config.data.val_files)
+    missing = [file for file in files if not Path(file).exists()]
+    if make and missing:
+        logger.info("%s does not exist: making it with %s", missing[0], make["_target_"])
+        instantiate(make)
+
+
+def to_parquet(file: Path, work_dir: Path, spec: ModelSpec, boxes: str) -> str:
+    """Return a parquet file with a data file's rows: itself, or ShareGPT json converted into `work_dir`.
+
+    Args:
+        file: .parquet, .json or .jsonl.
+        work_dir: folder for the converted file.
+        spec: the model, whose frame boxes are rewritten to.
+        boxes: orig_px when json files hold pixels of the stored image, model when they hold the model's frame.
+    """
+    if file.suffix == ".parquet":
+        return str(file)
+    if file.suffix not in (".json", ".jsonl"):
+        raise ConfigError(f"{file} is neither .parquet nor ShareGPT .json or .jsonl (data.train_files, data.val_files)")
+    if boxes not in ("orig_px", "model"):
+        raise ConfigError(f"data.json_boxes={boxes} but expected orig_px or model")
+    target = work_dir / f"{file.stem}.parquet"
+    rewrite = {"rule": spec.resize_rule, "frame": spec.frame} if boxes == "orig_px" else {}
+    try:
+        write_sft(read_conversations(file, **rewrite), target)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return str(target)
+
+
+def _check_split(config: DictConfig, split: str, spec: ModelSpec, encoder: ChatEncoder) -> Split:
+    table = SftTable(config.data[f"{split}_files"], config.data.get(f"{split}_max_samples", -1))
+    if len(table) < config.data.train_batch_size:
+        raise ConfigError(
+            f"data.{split}_files hold {len(table)} rows but a batch takes data.train_batch_size="
+            f"{config.data.train_batch_size}; lower it" + (" or set data.val_files=null" if split == "val" else "")
+        )
+    lengths, with_prefill = [], 0
+    for index in range(len(table)):
+        row = table[index]
+        lengths.append(_row_length(row, table.name(index), spec, encoder, config.data.max_length))
+        with_prefill += row.messages[-1]["content"].startswith(encoder.prefill)
+    return Split(len(table), max(lengths), sum(lengths) / len(lengths), with_prefill)
+
+
+def _row_length(row: SftRow, name: str, spec: ModelSpec, encoder: ChatEncoder, max_length: int) -> int:
+    sizes = check_row(row, name)
+    try:
+        image_tokens = [spec.resize_rule.image_tokens(size) for size in sizes]
+        length = len(encoder.encode(row.messages, image_tokens).input_ids)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if length > max_length:
+        raise ConfigError(
+            f"data.max_length={max_length} but {name} needs {length} tokens, {sum(image_tokens)} of them for its "
+            f"{len(sizes)} images; raise it, or lower max_pixels of the image processor in model.path"
+        )
+    return length
+
+
+def _encoder(config: DictConfig) -> ChatEncoder:
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(Path(config.model.path).expanduser())
+    return ChatEncoder(processor, config.data.prefill or "", config.data.loss_on_prefill)
+
+
+def _total_steps(config: DictConfig, rows: int, processes: int) -> int:
+    replicas = processes // config.engine.ulysses_sequence_parallel_size
+    an_epoch = (rows // replicas) // (config.data.train_batch_size // replicas)
+    available = an_epoch * config.trainer.total_epochs
+    wanted = config.trainer.total_training_steps
+    if wanted is not None and wanted > available:
+        raise ConfigError(
+            f"trainer.total_training_steps={wanted} but {config.trainer.total_epochs} epochs of {an_epoch} steps end "
+            f"after {available}; raise trainer.total_epochs"
+        )
+    return available if wanted is None else wanted
+
+
+def _as_list(value: Any) -> Sequence[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,126 @@
+"""One training process of the cold start: verl's SFT trainer with a seeded order, exact resume and kept metrics."""
+
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from verl.trainer import sft_trainer
+from verl.utils.checkpoint import CheckpointHandler
+from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
+from verl.utils.tracking import Tracking
+
+from vgr_rl.training.run_log import RunLog
+
+logger = logging.getLogger("vgr_rl.sft")
+
+
+class ExactResume(CheckpointHandler):
+    """Resumes with the batch after the last one trained on, also when that one ended an epoch.
+
+    The loader's state at the end of an epoch says "exhausted". verl loads it into the next epoch, which is then
+    skipped; a fresh loader is what that epoch needs.
+    """
+
+    def _load_dataloader_state(self, checkpoint_path: str) -> None:
+        if self.resume_global_step % len(self.train_dataloader) != 0:
+            super()._load_dataloader_state(checkpoint_path)
+
+
+class RunTracking(Tracking):
+    """verl's trackers plus step times, a console line every n-th step, and our metrics file."""
+
+    def __init__(self, *args: Any, run_log: RunLog, total_steps: int, log_every: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.run_log = run_log
+        self.total_steps, self.log_every = total_steps, log_every
+        self.last_time = self.start_time = time.monotonic()
+        self.first_step: int | None = None
+
+    def log(self, data: dict[str, Any], step: int, backend: Any = None) -> None:
+        """Send the metrics of a step to every tracker."""
+        if "train/loss" in data:
+            now = time.monotonic()
+            data = {**data, "timing_s/step": now - self.last_time}
+            self.last_time = now
+            self._say(data, step, now)
+        elif "val/loss" in data:
+            logger.info("step %d/%d  validation loss %.4f", step, self.total_steps, data["val/loss"])
+            self.last_time = time.monotonic()
+        self.run_log.log(data, step)
+        super().log(data=data, step=step, backend=backend)
+
+    def _say(self, data: dict[str, Any], step: int, now: float) -> None:
+        self.first_step = step if self.first_step is None else self.first_step
+        if step % self.log_every and step != self.total_steps:
+            return
+        done = step - self.first_step + 1
+        left_s = (self.total_steps - step) * (now - self.start_time) / done
+        logger.info(
+            "step %d/%d  loss %.4f  lr %.2e  %.2f s/step  %.0f s left",
+            *(step, self.total_steps, data["train/loss"], data["train/lr"], data["timing_s/step"], left_s),
+        )
+
+
+class ColdStartTrainer(sft_trainer.SFTTrainer):
+    """verl's SFT trainer, with what it leaves out: the seed of the data order and an exact resume."""
+
+    def _build_dataloader(self) -> None:
+        super()._build_dataloader()
+        self.train_sampler.seed = self.config.trainer.seed
+
+    def _build_ckpt_handler(self) -> None:
+        trainer = self.config.trainer
+        self.ckpt_handler = ExactResume(
+            engine=self.engine,
+            train_dataloader=self.train_dataloader,
+            default_local_dir=trainer.default_local_dir,
+            max_ckpt_to_keep=trainer.max_ckpt_to_keep,
+            default_hdfs_dir=trainer.default_hdfs_dir,
+            resume_mode=trainer.resume_mode,
+            resume_from_path=trainer.resume_from_path,
+            lora_train_meta=self._get_lora_train_meta(),
+        )
+
+    def fit(self) -> None:
+        """Train from the resumed step to the last one."""
+        run_log = RunLog(self.config.run_dir)
+        steps, log_every = self.total_training_steps, self.config.log_every
+
+        def tracking(*args: Any, **kwargs: Any) -> RunTracking:
+            run_log.forget_after(self.resume_global_step)
+            return RunTracking(*args, run_log=run_log, total_steps=steps, log_every=log_every, **kwargs)
+
+        original = sft_trainer.Tracking  # `fit` has no other place to hand in a tracker
+        sft_trainer.Tracking = tracking
+        try:
+            super().fit()
+        finally:
+            sft_trainer.Tracking = original
+
+
+def train(config: DictConfig) -> None:
+    """Train in this process; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set, as by torchrun."""
+    initialize_global_process_group()
+    log = Path(config.run_dir) / f"train_{os.environ['RANK']}.log"
+    try:
+        with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):  # verl prints
+            torch.manual_seed(config.seed)
+            verl_config = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "hardware")])
+            ColdStartTrainer(verl_config).fit()
+    finally:
+        destroy_global_process_group()
+
+
+def main() -> None:
+    """Train with the configuration file that VGR_SFT_CONFIG names; started by torchrun, one process a device."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(OmegaConf.load(os.environ["VGR_SFT_CONFIG"]))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
