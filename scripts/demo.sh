@@ -11,7 +11,7 @@ DEMO=${VGR_DEMO_DIR:-$ROOT/runs/demo}
 case $DEMO in /*) ;; *) DEMO=$PWD/$DEMO ;; esac
 STAMPS=$DEMO/stages # a file a finished stage; line 1: what it was made from; line 2: the seconds it took
 LOGS=$DEMO/logs
-DATA=runs/data/tiny
+DATA=$DEMO/data
 ORDER=(data cold_start evaluate_cold_start grpo evaluate_grpo report)
 
 # ---- What each stage runs: NAME, title, expected duration, output folder ('' when it is made elsewhere), stages and files it
@@ -21,16 +21,16 @@ training="$world requirements/cpu.lock rewards vgr_rl/config vgr_rl/cpu vgr_rl/t
 evaluation="$world rewards vgr_rl/benchmarks vgr_rl/config/evaluate.yaml vgr_rl/evaluate.py"
 
 stages() {
-    stage data "Data: pictures of coloured shapes, questions, true boxes" "20 s" "" "" "$world" \
+    stage data "Data: pictures of coloured shapes, questions, true boxes" "20 s" "$DATA" "" "$world" \
         python -m vgr_rl.prepare tiny --out "$DATA"
     stage cold_start "Cold start: supervised training on noisy traces" "3 min" "$DEMO/sft" "data" "$training vgr_rl/sft.py" \
-        python -m vgr_rl.sft recipe=tiny run_dir="$DEMO/sft"
+        python -m vgr_rl.sft recipe=tiny run_dir="$DEMO/sft" data.train_files="$DATA/sft_train.parquet" data.val_files="$DATA/sft_val.parquet"
     stage evaluate_cold_start "Evaluation of the cold start on held-out items" "2 min" "$DEMO/eval/cold_start" "cold_start" "$evaluation" \
-        python -m vgr_rl.evaluate recipe=tiny model="$DEMO/sft/model" data="$DATA/heldout.parquet" out="$DEMO/eval/cold_start"
+        python -m vgr_rl.evaluate max_new_tokens=112 model="$DEMO/sft/model" data="$DATA/heldout.parquet" out="$DEMO/eval/cold_start"
     stage grpo "GRPO: rewards for answer, format and boxes" "8 min" "$DEMO/grpo" "cold_start" "$training vgr_rl/main.py vgr_rl/plugin.py vgr_rl/verl_patches.py" \
-        python -m vgr_rl.main recipe=tiny run_dir="$DEMO/grpo" model.path="$DEMO/sft/model"
+        python -m vgr_rl.main recipe=tiny run_dir="$DEMO/grpo" model.path="$DEMO/sft/model" data.train_files="$DATA/train.parquet" data.val_files="$DATA/val.parquet"
     stage evaluate_grpo "Evaluation after GRPO on the same items" "2 min" "$DEMO/eval/grpo" "grpo" "$evaluation" \
-        python -m vgr_rl.evaluate recipe=tiny model="$DEMO/grpo/model" data="$DATA/heldout.parquet" out="$DEMO/eval/grpo"
+        python -m vgr_rl.evaluate max_new_tokens=112 model="$DEMO/grpo/model" data="$DATA/heldout.parquet" out="$DEMO/eval/grpo"
     stage report "Report: curves, tables and traces" "20 s" "" "evaluate_cold_start evaluate_grpo" "vgr_rl/viewer vgr_rl/report.py" \
         python -m vgr_rl.report "$DEMO"
 }

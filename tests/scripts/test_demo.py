@@ -20,6 +20,7 @@ STUB = f"""#!/usr/bin/env bash
 case "$1" in *contained.py) exec {sys.executable} "$@" ;; esac
 entry=${{2#vgr_rl.}}
 echo "$entry" >>"$STUB_CALLS"
+if [ "$entry" = prepare ]; then mkdir -p "${{@: -1}}"; fi
 for argument in "$@"; do
     case $argument in run_dir=* | out=*) mkdir -p "${{argument#*=}}" && echo "$$" >"${{argument#*=}}/pid" ;; esac
 done
