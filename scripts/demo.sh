@@ -18,7 +18,7 @@ ORDER=(data cold_start evaluate_cold_start grpo evaluate_grpo report)
 # ---- depends on, command. -------------------------------------------------------------------------------------------------
 world="pyproject.toml recipes/tiny vgr_rl/data vgr_rl/grounding vgr_rl/tiny vgr_rl/prepare.py"
 training="$world requirements/cpu.lock rewards vgr_rl/config vgr_rl/cpu vgr_rl/training"
-evaluation="$world rewards vgr_rl/benchmarks vgr_rl/config/evaluate.yaml vgr_rl/evaluate.py"
+evaluation="$world rewards vgr_rl/benchmarks vgr_rl/config/evaluation vgr_rl/evaluate.py"
 
 stages() {
     stage data "Data: pictures of coloured shapes, questions, true boxes" "20 s" "$DATA" "" "$world" \
