@@ -16,7 +16,11 @@ logger = logging.getLogger("vgr_rl")
 def _main(config: DictConfig) -> None:
     from vgr_rl.training import launch
 
-    launch.run(config)
+    try:
+        launch.run(config)
+    except ConfigError as error:  # here, since Hydra turns exceptions into a traceback and exit code 1
+        logger.error("error: %s", error)
+        sys.exit(2)
 
 
 def main() -> None:
@@ -25,11 +29,7 @@ def main() -> None:
     recipes.register()
     resolvers.register()
     search_path.register()
-    try:
-        _main()
-    except ConfigError as error:
-        logger.error("error: %s", error)
-        sys.exit(2)
+    _main()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ rollouts, and the vision tower runs once for each image of a micro-batch, not on
 They are registered for a vendor: verl looks that up before its own engine, which is registered for the device alone.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from vgr_rl.cpu.engine import CpuFSDPEngineWithLMHead
+from vgr_rl.training.memory import COMPONENTS, parameter_component
 from vgr_rl.training.vision_sharing import VisionSharing
 from vgr_rl.training.vision_tokens import banned_token_ids
 
@@ -30,7 +32,15 @@ class EvidenceEngineMixin:
         self._banned_ids = torch.tensor(banned_token_ids(self.model_config.get_processor()), dtype=torch.long)
         self._vocabulary_size = len(self.model_config.tokenizer)
         self._sharing = VisionSharing(module)
+        freeze(module, getattr(module.config, "frozen_components", ()))
         return super()._build_fsdp_module(module)
+
+    def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
+        """Run the micro-batches of a batch; the vision inputs they fetch are dropped afterwards."""
+        try:
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        finally:
+            self._sharing.forget()
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         """Replace references to shared vision inputs by the inputs, one copy for each prompt of the micro-batch."""
@@ -47,6 +57,26 @@ class EvidenceEngineMixin:
         """Take the probability of banned tokens and of ids outside the tokenizer before log-probs are computed."""
         ban_in_place(output.logits, self._banned_ids.to(output.logits.device), self._vocabulary_size)
         return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+
+
+def freeze(module: torch.nn.Module, components: Sequence[str]) -> None:
+    """Take the gradient of every parameter of some components of a vision-language model.
+
+    Args:
+        module: Hugging Face model.
+        components: of `vision`, `language` and `head` (`model.freeze`); see `parameter_component`.
+
+    Raises:
+        ValueError: a component that is none of these, or nothing would be left to train.
+    """
+    unknown = sorted(set(components) - set(COMPONENTS))
+    if unknown:
+        raise ValueError(f"model.freeze={list(components)} but only {', '.join(COMPONENTS)} can be frozen")
+    for name, parameter in module.named_parameters():
+        if parameter_component(name) in components:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError(f"model.freeze={list(components)} leaves nothing to train")
 
 
 def ban_in_place(logits: torch.Tensor, banned_ids: torch.Tensor, vocabulary_size: int) -> None:

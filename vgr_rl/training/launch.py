@@ -25,8 +25,7 @@ def run(config: DictConfig) -> None:
         SystemExit: the run failed; the reason was logged.
     """
     env = environment.apply(config.hardware.env)
-    with open_dict(config):
-        config.run_dir = str(Path(config.run_dir).absolute())
+    _derive(config)
     from vgr_rl.training.plan import make_plan
 
     prepare_data(config)
@@ -37,6 +36,16 @@ def run(config: DictConfig) -> None:
         return
     run_dir = open_run_dir(config)
     _train(config, env, run_dir)
+
+
+def _derive(config: DictConfig) -> None:
+    """Hand our keys to the places where verl's workers read them."""
+    with open_dict(config):
+        config.run_dir = str(Path(config.run_dir).absolute())
+        limits = {name: config.model[name] for name in ("min_pixels", "max_pixels") if config.model[name]}
+        config.data.mm_processor_kwargs = {**config.data.mm_processor_kwargs, **limits}
+        if config.model.freeze:
+            config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
 
 
 def prepare_data(config: DictConfig) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "half": 2}
-RGB_BYTES = 3
+RGB_CHANNELS = 3
+COMPONENTS = ("vision", "language", "head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def estimate(
     """
     state = (4 * parameters + 12 * trainable) // workers
     weights = BYTES.get(rollout_dtype, 2) * parameters // tensor_parallel
-    images = prompts * image_tokens * patch_pixels * RGB_BYTES * BYTES["fp32"]
+    images = prompts * image_tokens * patch_pixels * RGB_CHANNELS * BYTES["fp32"]
     return MemoryEstimate(state, weights, images)
 
 
@@ -67,8 +68,17 @@ def count_parameters(hf_config: Any) -> dict[str, int]:
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(hf_config)
-    counts = {"vision": 0, "language": 0, "head": 0}
+    counts = dict.fromkeys(COMPONENTS, 0)
     for name, parameter in model.named_parameters():
-        part = "vision" if "visual" in name else "head" if name.startswith("lm_head") else "language"
-        counts[part] += parameter.numel()
+        counts[parameter_component(name)] += parameter.numel()
     return counts
+
+
+def parameter_component(name: str) -> str:
+    """Return the component that a parameter belongs to, by its name in the Hugging Face model.
+
+    `vision` is the vision tower with its merger, `head` the output embedding, `language` everything else.
+    """
+    if "visual" in name:
+        return "vision"
+    return "head" if name.startswith("lm_head") else "language"

@@ -17,6 +17,8 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from vgr_rl.training import advantage
 from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
+from vgr_rl.training.fast_start import FastStartMixin
+from vgr_rl.training.fast_step import FastStepMixin
 from vgr_rl.training.guards import Guards, GuardTripped
 from vgr_rl.training.reward_manager import DETAIL
 from vgr_rl.training.run_log import RunLog
@@ -26,7 +28,7 @@ MODE = "evidence"
 
 
 @register_trainer(MODE)
-class EvidenceTrainer(PPOTrainerSync):
+class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
     """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
 
     def __init__(self, config: DictConfig) -> None:

@@ -1,0 +1,154 @@
+"""The configuration, the plan and the checks before anything is started."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from vgr_rl.config import recipes, resolvers, search_path
+from vgr_rl.errors import ConfigError
+from vgr_rl.prepare import main as prepare
+from vgr_rl.training import launch, preflight
+from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.plan import make_plan
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    counts = ["--train", "64", "--val", "8", "--heldout", "8", "--sft", "8", "--sft-val", "8"]
+    prepare(["tiny", "--out", str(folder / "data"), *counts])
+    prepare(["tiny-model", "--out", str(folder / "model")])
+    return folder
+
+
+def compose_config(*overrides: str) -> DictConfig:
+    recipes.register()
+    resolvers.register()
+    search_path.register()
+    with initialize_config_module("vgr_rl.config", version_base="1.3"):
+        return compose("main", overrides=list(overrides), return_hydra_config=False)
+
+
+def tiny_config(tiny: Path, *overrides: str) -> DictConfig:
+    config = compose_config(
+        f"model.path={tiny}/model",
+        f"data.train_files={tiny}/data/train.parquet",
+        f"data.val_files={tiny}/data/val.parquet",
+        "run_dir=unused",
+        *overrides,
+    )
+    launch._derive(config)
+    return config
+
+
+def problems(config: DictConfig) -> str:
+    with pytest.raises(ConfigError) as raised:
+        make_plan(config)
+    return str(raised.value)
+
+
+def test_our_keys_come_first_and_every_verl_key_is_reachable() -> None:
+    config = compose_config("actor_rollout_ref.actor.clip_ratio_high=0.28")
+    assert list(config)[:5] == ["run_dir", "dry_run", "seed", "log_every_nth_group", "guards"]
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
+    assert config.trainer.v1.trainer_mode == "evidence"
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "1gpu", "8gpu", "8+8gpu", "2x8gpu"])
+def test_every_hardware_composes_without_changing_the_method(hardware: str) -> None:
+    config, reference = compose_config(f"hardware={hardware}"), compose_config()
+    assert config.hardware.name == hardware
+    assert config.trainer.device == config.hardware.platform
+    for key in ("algorithm", "reward.terms", "data.train_batch_size", "actor_rollout_ref.actor.optim.lr"):
+        assert OmegaConf.select(config, key) == OmegaConf.select(reference, key)
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen2_5_vl", "tiny_qwen3_vl", "qwen2_5_vl_7b", "qwen3_vl_4b"])
+def test_every_model_sets_the_same_keys(model: str) -> None:
+    assert list(compose_config(f"model={model}").model) == list(compose_config().model)
+
+
+def test_wrong_names_are_hydra_errors_that_list_what_exists() -> None:
+    with pytest.raises((MissingConfigException, ConfigCompositionException), match="tiny"):
+        compose_config("recipe=tyni")
+    with pytest.raises(ConfigCompositionException, match="guards.windw"):
+        compose_config("guards.windw=3")
+
+
+def test_the_plan_says_what_will_happen(tiny: Path) -> None:
+    facts = dict(make_plan(tiny_config(tiny, "model.freeze=[vision]")).facts)
+    assert "boxes in model_px" in facts["frame"]
+    assert "16 prompts x 8 rollouts = 128 sequences" in facts["step"]
+    assert "frozen" in facts["trains"] and "longest" in facts["tokens"]
+    assert "accuracy x 1, format x 1, dual_iou x 1" == facts["reward"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.path=/nowhere", "model.path=/nowhere but there is no config.json"),
+        ("model.frame=pixels", "model.frame=pixels but expected auto"),
+        ("data.train_files=/nowhere.parquet", "data.train_files"),
+        ("data.max_prompt_length=40", "data.max_prompt_length=40 but sample tiny-"),
+        ("data.train_batch_size=128", "data.train_batch_size=128 but data.train_files hold 64 samples"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=5", "ppo_mini_batch_size=5 (prompts) must divide"),
+        ("actor_rollout_ref.rollout.n=1", "rollout.n=1 but GRPO compares"),
+        ("actor_rollout_ref.rollout.max_model_len=200", "max_model_len=200 but data.max_prompt_length"),
+        ("trainer.n_gpus_per_node=3", "cannot be split over"),
+        ("reward.terms.dual_iou.use=dual_uoi", "dual_uoi"),
+        ("+reward.terms.dual_iou.params.recal=false", "recal"),
+    ],
+)
+def test_bad_input_names_the_knob(tiny: Path, override: str, message: str) -> None:
+    assert message in problems(tiny_config(tiny, override))
+
+
+def test_all_problems_are_reported_at_once(tiny: Path) -> None:
+    text = problems(tiny_config(tiny, "data.train_batch_size=128", "actor_rollout_ref.rollout.n=1"))
+    assert "rollout.n=1" in text and "train_batch_size=128" in text
+
+
+def test_gpus_that_are_not_there_are_an_error_naming_the_hardware(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = compose_config("hardware=8gpu")
+    if torch.cuda.device_count() >= 8:
+        pytest.skip("this machine has 8 GPUs")
+    assert "hardware=8gpu needs 8 CUDA GPUs" in preflight.check_accelerators(config)[0]
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert preflight.check_accelerators(config) == []
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed(tiny: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny, f"run_dir={tmp_path}")
+    folder = tmp_path / "checkpoints" / "global_step_4" / "actor" / "huggingface"
+    folder.mkdir(parents=True)
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
+    other = json.loads((tiny / "model" / "config.json").read_text())
+    other["text_config"]["hidden_size"] = 999
+    (folder / "config.json").write_text(json.dumps(other))
+    assert "hidden_size 999 there, 128 in model.path" in problems(config)
+
+
+def test_a_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}))
+    with pytest.raises(ConfigError, match="model.path="):
+        ModelSpec.load(str(tmp_path))
+
+
+def test_the_command_line_ends_with_2_and_one_message_and_writes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vgr_rl.main", "model.path=/nowhere", "data.make=null", "run_dir=out"]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 2, result.stderr
+    assert "error: model.path=/nowhere" in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,60 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vgr_rl.training.console import Console, header, row
+from vgr_rl.training.run_log import EVENTS, METRICS, SAMPLES, RunLog
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_metrics_hold_numbers_only_and_no_nan(tmp_path: Path) -> None:
+    RunLog(tmp_path).log({"a": np.float32(1.5), "b": float("nan"), "c": "text", "d": 2}, step=1)
+    assert read(tmp_path / METRICS) == [{"step": 1, "data": {"a": 1.5, "b": None, "d": 2.0}}]
+
+
+def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        log.log({"x": step}, step)
+        log.samples([json.dumps({"step": step, "id": "s"})])
+    log.forget_after(2)
+    assert [line["step"] for line in read(tmp_path / METRICS)] == [1, 2]
+    assert [line["step"] for line in read(tmp_path / SAMPLES)] == [1, 2]
+
+
+def test_the_console_shows_steps_and_events_and_remembers_the_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RunLog(tmp_path)
+    log.event("from an earlier run")
+    with caplog.at_level(logging.INFO):
+        console = Console(tmp_path, poll_s=0.01).start()
+        log.log({"reward/score/mean": 1.25, "timing_s/step": 3.0}, 7)
+        log.event("nothing to learn from", "warning")
+        log.event("policy worker 0 hangs", "error")
+        console.stop()
+    text = [record.getMessage() for record in caplog.records]
+    assert text == [
+        header(),
+        row(7, {"reward/score/mean": 1.25, "timing_s/step": 3.0}),
+        "warning: nothing to learn from",
+        "error: policy worker 0 hangs",
+    ]
+    assert console.last_error == "policy worker 0 hangs"
+
+
+def test_the_table_lines_up_and_a_missing_number_is_a_dash() -> None:
+    assert len(header()) == len(row(1, {})) == len(row(999, {"reward/score/mean": 2.0}))
+    assert row(1, {}).split() == ["1", *["-"] * 9]
+
+
+def test_events_are_appended_across_runs(tmp_path: Path) -> None:
+    RunLog(tmp_path).event("one")
+    RunLog(tmp_path).event("two", "error")
+    assert [(event["level"], event["message"]) for event in read(tmp_path / EVENTS)] == [("info", "one"), ("error", "two")]
