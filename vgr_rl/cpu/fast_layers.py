@@ -1,7 +1,7 @@
 """The same mathematics, arranged for a CPU, where many small kernels cost more than their arithmetic.
 
 The CPU engine installs them; `tests/cpu/test_fast_layers.py` compares each with the original. A training step of the
-tiny model on 16 sequences of 60 tokens takes 0.79 of the CPU time it took, 0.67 with the fused optimiser of hardware=cpu.
+tiny model on 16 sequences of 60 tokens takes 0.79 of the CPU time it took, and 0.67 with a fused optimiser.
 """
 
 import importlib
