@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from verl.experimental.reward_loop import RewardLoopManager
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.v1 import trainer_base
-from verl.workers.rollout.llm_server import LLMServerManager
 
 from vgr_rl.training.agent_loop import GroupAgentLoopManager
+from vgr_rl.training.rollout_client import GroupServerManager
 from vgr_rl.verl_patches import replaced_names
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class EarlyStart:
         self._config = config
         self._open: set[str] = set()
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="start")
-        self._servers: Future[LLMServerManager] | None = None
+        self._servers: Future[GroupServerManager] | None = None
         self._rewards: RewardLoopManager | None = None
         if config.trainer.device == "cpu" and config.trainer.nnodes == 1:
             self._open.add("servers")
@@ -62,7 +62,7 @@ class EarlyStart:
 
     def factories(self) -> dict[str, Callable[..., Any] | SimpleNamespace]:
         """Return stand-ins for the classes that verl's `_setup` would create."""
-        factories: dict[str, Any] = {}
+        factories: dict[str, Any] = {"LLMServerManager": GroupServerManager}
         if self._rewards is not None:
             factories["RewardLoopManager"] = self._take_rewards
         if self._servers is not None:
@@ -74,11 +74,11 @@ class EarlyStart:
         assert not self._open, f"verl's setup did not use the early {sorted(self._open)}"
         self._threads.shutdown(wait=False)
 
-    def _start_servers(self) -> LLMServerManager:
+    def _start_servers(self) -> GroupServerManager:
         # verl asks the policy workers for their node and device; here all are on this node and no device is addressed
         node = ray.get_runtime_context().get_node_id()
         workers = [_WorkerOnNode(node) for _ in range(self._config.trainer.n_gpus_per_node)]
-        return LLMServerManager.create(
+        return GroupServerManager.create(
             config=self._config, worker_group=SimpleNamespace(workers=workers, world_size=len(workers))
         )
 
@@ -87,7 +87,7 @@ class EarlyStart:
         assert self._rewards is not None
         return self._rewards
 
-    def _take_servers(self, config: DictConfig, worker_group: Any, rollout_resource_pool: Any) -> LLMServerManager:
+    def _take_servers(self, config: DictConfig, worker_group: Any, rollout_resource_pool: Any) -> GroupServerManager:
         self._open.discard("servers")
         assert self._servers is not None
         manager = self._servers.result()

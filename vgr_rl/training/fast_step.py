@@ -63,7 +63,7 @@ class FastStepMixin:
 
     def get_llm_client(self) -> LLMServerClient:
         """Return the client that can ask for whole groups."""
-        return self.llm_server_manager.get_client(client_cls=GroupClient)
+        return GroupClient(self.config, self.llm_server_manager.server_handles)
 
     def on_init_end(self) -> None:
         """Give the policy workers the loss without old log-probs, when it applies."""
