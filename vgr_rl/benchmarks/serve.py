@@ -204,6 +204,7 @@ class Server:
             "dtype": "bfloat16" if on_gpu else "float32",
             "enforce_eager": not on_gpu,
             "generation_config": "vllm",
+            "use_tqdm_on_load": False,
             "limit_mm_per_prompt": {"image": max_images, "video": 0},
             "max_num_seqs": concurrency,
             "max_num_batched_tokens": max(8192, max_model_len),
@@ -236,7 +237,7 @@ class Server:
                 return
             for output in engine.step():
                 if output.finished:
-                    yield _response(output, in_flight.pop(output.request_id))
+                    yield self._response(output, in_flight.pop(output.request_id))
 
     def close(self) -> None:
         """Free the engine's memory; the server answers no more."""
@@ -259,6 +260,18 @@ class Server:
                 raise ValueError(f"sample {prompt.id}: {error}") from error
         self._llm.llm_engine.add_request(prompt.id, content, params)
 
+    def _response(self, output: Any, prompt: Prompt) -> Response:
+        if len(output.prompt_token_ids) != prompt.length:
+            raise ValueError(
+                f"sample {prompt.id}: vLLM's prompt has {len(output.prompt_token_ids)} tokens but the resize rule says "
+                f"{prompt.length}; boxes would be scored in the wrong frame: check image_size in the data and the "
+                "processor of the model"
+            )
+        completion = output.outputs[0]
+        token_ids = list(completion.token_ids)
+        text = self._model.processor.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return Response(prompt.id, text, len(token_ids), completion.finish_reason == "length")
+
     def _sampling(self, temperature: float, max_tokens: int, seed: int, extra: Mapping[str, Any]) -> "SamplingParams":
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -269,7 +282,7 @@ class Server:
             max_tokens=max_tokens,
             seed=seed if temperature > 0 else None,
             logit_bias={token_id: -100.0 for token_id in self._model.banned_token_ids},
-            skip_special_tokens=True,
+            detokenize=False,  # vLLM's incremental decoder drops an unfinished last character
             **extra,
         )
 
@@ -277,17 +290,6 @@ class Server:
 def prompt_seed(seed: int, prompt_id: str) -> int:
     """Return the sampling seed of one prompt."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()[:4], "big")
-
-
-def _response(output: Any, prompt: Prompt) -> Response:
-    if len(output.prompt_token_ids) != prompt.length:
-        raise ValueError(
-            f"sample {prompt.id}: vLLM's prompt has {len(output.prompt_token_ids)} tokens but the resize rule says "
-            f"{prompt.length}; boxes would be scored in the wrong frame: check image_size in the data and the "
-            "processor of the model"
-        )
-    completion = output.outputs[0]
-    return Response(prompt.id, completion.text, len(completion.token_ids), completion.finish_reason == "length")
 
 
 def _content_parts(content: str) -> list[dict[str, str]]:
