@@ -1,0 +1,1 @@
+"""Recipes: one folder each, with its data, its settings and what to expect."""
