@@ -158,8 +158,8 @@ def _empty_response(row: SftRow) -> SftRow:
     ("damage", "message"),
     [
         (_no_placeholder, "1 images but 0 <image>"),
-        (_damaged_image, r"images\[0\] \(10 bytes\) cannot be read"),
-        (_missing_image, r"images\[0\] \(.*absent.png\) cannot be read"),
+        (_damaged_image, r"images\[0\]: not a readable image"),
+        (_missing_image, r"images\[0\]: no such file: .*absent.png"),
         (_no_response, "a last assistant's are needed"),
         (_strange_role, r"messages\[0\].role='human'"),
         (_empty_response, r"content=' '"),

@@ -94,7 +94,6 @@ def _tracker_environment(run_dir: Path) -> dict[str, str]:
         "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
         "WANDB_DIR": str(run_dir),
         "WANDB_SILENT": "true",
-        "TQDM_DISABLE": "1",  # the console line of the trainer says more
     }
     return environment_ if wandb_logged_in() else {**environment_, "WANDB_MODE": "offline"}
 

@@ -207,7 +207,8 @@ def _check_split(config: DictConfig, split: str, spec: ModelSpec, encoder: ChatE
     lengths, with_prefill = [], 0
     for index in range(len(table)):
         row = table[index]
-        lengths.append(_row_length(row, table.name(index), spec, encoder, config.data.max_length))
+        name = f"{table.name(index)} (id {row.id})" if row.id else table.name(index)
+        lengths.append(_row_length(row, name, spec, encoder, config.data.max_length))
         with_prefill += row.messages[-1]["content"].startswith(encoder.prefill)
     return Split(len(table), max(lengths), sum(lengths) / len(lengths), with_prefill)
 

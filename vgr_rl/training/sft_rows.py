@@ -1,19 +1,16 @@
 """Rows of cold-start data: parquet with columns `messages` and `images` (and, if there is one, `id`)."""
 
 import bisect
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from vgr_rl.data.schema import ImageRef, SftRow, resolve_image
+from vgr_rl.data.images import upright_size
+from vgr_rl.data.schema import SftRow, resolve_image
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding.frames import Size
 from vgr_rl.training.chat_encoding import IMAGE_PLACEHOLDER
 
 ROLES = ("system", "user", "assistant")
-_EXIF_ORIENTATION, _EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
 class SftTable:
@@ -46,10 +43,9 @@ class SftTable:
         return SftRow(record.get("id") or "", record["messages"] or [], images)
 
     def name(self, index: int) -> str:
-        """Return file, row number in it and id of a row, for messages."""
+        """Return file and row number of a row, for messages."""
         part, local = self._place(index)
-        row_id = self[index].id
-        return f"{self._files[part]} row {local}" + (f" (id {row_id})" if row_id else "")
+        return f"{self._files[part]} row {local}"
 
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < self._length:
@@ -82,15 +78,10 @@ def check_row(row: SftRow, name: str) -> list[Size]:
             f"{name}: {len(row.images)} images but {placeholders} {IMAGE_PLACEHOLDER} in its messages; "
             "at least one is needed, and as many of one as of the other"
         )
-    return [_image_size(image, name, place) for place, image in enumerate(row.images)]
-
-
-def _image_size(image: ImageRef, row_name: str, place: int) -> Size:
-    source = image.get("path") if not image.get("bytes") else f"{len(image['bytes'])} bytes"
-    try:
-        with Image.open(io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]) as opened:
-            width, height = opened.size
-            sideways = opened.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"{row_name}: images[{place}] ({source}) cannot be read: {error}") from error
-    return Size(height, width) if sideways else Size(width, height)
+    sizes = []
+    for place, image in enumerate(row.images):
+        try:
+            sizes.append(upright_size(image))
+        except ValueError as error:
+            raise ConfigError(f"{name}: images[{place}]: {error}") from error
+    return sizes

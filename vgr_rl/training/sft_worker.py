@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -95,12 +96,12 @@ class ColdStartTrainer(sft_trainer.SFTTrainer):
             run_log.forget_after(self.resume_global_step)
             return RunTracking(*args, run_log=run_log, total_steps=steps, log_every=log_every, **kwargs)
 
-        original = sft_trainer.Tracking  # `fit` has no other place to hand in a tracker
-        sft_trainer.Tracking = tracking
-        try:
+        with mock.patch.multiple(sft_trainer, Tracking=tracking, tqdm=_silent_progress):  # `fit` takes no trackers
             super().fit()
-        finally:
-            sft_trainer.Tracking = original
+
+
+def _silent_progress(batches: Any, **_: Any) -> Any:
+    return batches  # the console line of `RunTracking` says more
 
 
 def train(config: DictConfig) -> None:
