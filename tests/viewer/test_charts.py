@@ -39,7 +39,7 @@ def test_close_ticks_have_labels_that_differ():
 
 
 def test_only_charts_with_data_are_drawn_and_the_first_known_name_wins():
-    metrics = {"critic/score/mean": [(1, 1.0)], "reward/total/mean": [(1, 2.0)], "unknown": [(1, 3.0)]}
+    metrics = {"critic/score/mean": [(1, 1.0)], "reward/score/mean": [(1, 2.0)], "unknown": [(1, 3.0)]}
     (chart,) = charts(GRPO_CHARTS, metrics)
     assert (chart.title, chart.lines[0].last) == ("Reward", "2")
 

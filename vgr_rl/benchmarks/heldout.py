@@ -15,7 +15,8 @@ from vgr_rl.benchmarks.serve import Prompt, Response, ServedModel, Server
 from vgr_rl.benchmarks.store import RowFile, check_settings, fingerprint, write_json
 from vgr_rl.benchmarks.summary import summarise
 from vgr_rl.data.schema import read_samples
-from vgr_rl.grounding import Sample, parse_trace
+from vgr_rl.grounding import Sample
+from vgr_rl.training.grading import Grader, sample_row
 
 log = logging.getLogger(__name__)
 
@@ -198,39 +199,25 @@ class _Engine:
 
 
 class Scorer:
-    """Turns responses into rows. The parts of the TreeVGR reward are measured whatever the reward is."""
+    """Turns responses into rows, graded as in training; TreeVGR's parts are measured whatever the reward is."""
 
     def __init__(self, model: ServedModel, task: Evaluation) -> None:
-        self._model = model
-        self._composer = Composer.from_config([dict(t) for t in task.reward_terms]) if task.reward_terms else TREEVGR
+        composer = Composer.from_config([dict(t) for t in task.reward_terms]) if task.reward_terms else TREEVGR
+        self._grader = Grader(composer, model.resize, model.frame, model.prefill)
         self._out = task.out
 
     def row(self, item: Item, response: Response) -> dict[str, Any]:
         """Return the row of one response, as JSON types."""
-        sample = item.sample
-        geometry = self._model.resize.geometry(sample.image_size)
-        trace = parse_trace(response.text, geometry, self._model.frame, prefill=self._model.prefill)
-        composed = self._composer.score(trace, sample)
-        measured = composed if self._composer is TREEVGR else TREEVGR.score(trace, sample)
+        grade = self._grader.grade(response.text, item.sample)
+        usual = {} if self._grader.composer is TREEVGR else TREEVGR.score(grade.trace, item.sample).parts
         return {
             "split": "val",
-            "id": sample.id,
-            "group": sample.id,
+            "group": item.sample.id,
             "rollout": 0,
-            "data_source": sample.data_source,
-            "question": sample.question,
-            "options": list(sample.options),
-            "answer": sample.answer,
-            "response": response.text,
-            "score": composed.value if composed.status == "ok" else None,
-            "parts": {**measured.parts, **composed.parts},
-            "status": {name: score.status for name, score in composed.terms.items()},
+            **sample_row(grade, item.sample),
+            "parts": {**usual, **grade.composed.parts},
             "length": response.length,
             "truncated": response.truncated,
-            "malformed": trace.malformed,
-            "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
-            "targets_orig_px": [list(t.box_orig_px) for t in sample.targets if t.box_orig_px is not None],
-            "image_size": list(sample.image_size),
             "image": self._image(item.prompt),
         }
 

@@ -51,7 +51,7 @@ def _one(title: str, note: str, *metrics: str, unit_range: bool = False) -> Char
 
 
 GRPO_CHARTS = (
-    _one("Reward", "Mean of all rollouts of a step.", "reward/total/mean", "critic/score/mean", "critic/rewards/mean"),
+    _one("Reward", "Mean of all rollouts of a step.", "reward/score/mean", "critic/score/mean"),
     _one("Answers right", "Share of rollouts.", "reward/accuracy/mean", unit_range=True),
     ChartSpec(
         "Evidence overlap (IoU)",
@@ -61,7 +61,7 @@ GRPO_CHARTS = (
     ),
     _one("Format kept", "Share of rollouts that think, then answer.", "reward/format/mean", unit_range=True),
     _one("Boxes a response", "Rising without end means enumeration.", "evidence/boxes_per_response"),
-    _one("Response length", "Tokens.", "response/length/mean", "response_length/mean"),
+    _one("Response length", "Tokens.", "response/length/mean"),
     _one("Entropy", "Of the policy, nats a token; near 0 it no longer explores.", "actor/entropy"),
     _one(
         "Flat groups",

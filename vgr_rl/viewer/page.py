@@ -116,7 +116,7 @@ def _facts(run: TrainingRun, sft: TrainingRun | None = None) -> tuple[tuple[str,
     prompts = setting(config, "data.train_batch_size")
     group = setting(config, "actor_rollout_ref.rollout.n")
     found: list[tuple[str, Any]] = [
-        ("Model", _name(setting(config, "actor_rollout_ref.model.path", "model.path"))),
+        ("Starts from", _name(setting(config, "model.path", "actor_rollout_ref.model.path"))),
         ("Cold start", f"{sft.last_step} steps" if sft else None),
         ("GRPO" if sft else "Steps", f"{run.last_step} steps" if sft else run.last_step),
         ("Each step", f"{prompts} prompts × {group} rollouts" if prompts and group else None),
@@ -127,4 +127,4 @@ def _facts(run: TrainingRun, sft: TrainingRun | None = None) -> tuple[tuple[str,
 
 
 def _name(path: Any) -> str | None:
-    return None if path is None else Path(str(path)).name
+    return None if path is None else "/".join(Path(str(path)).parts[-2:])
