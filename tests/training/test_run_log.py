@@ -46,7 +46,7 @@ def test_the_console_shows_steps_and_events_and_remembers_the_error(
         "warning: nothing to learn from",
         "error: policy worker 0 hangs",
     ]
-    assert console.last_error == "policy worker 0 hangs"
+    assert console.first_error == "policy worker 0 hangs"
 
 
 def test_the_table_lines_up_and_a_missing_number_is_a_dash() -> None:

@@ -45,7 +45,7 @@ class Console:
     """A thread that follows metrics.jsonl and events.jsonl from where they end now."""
 
     def __init__(self, run_dir: Path, poll_s: float = 0.5) -> None:
-        self.last_error: str | None = None
+        self.first_error: str | None = None
         self._poll_s = poll_s
         self._positions = {run_dir / name: _size(run_dir / name) for name in (METRICS, EVENTS)}
         self._stop = threading.Event()
@@ -84,8 +84,8 @@ class Console:
     def _show(self, name: str, entry: dict[str, Any]) -> None:
         if name == EVENTS:
             level = logging.getLevelName(entry["level"].upper())
-            if entry["level"] == "error":
-                self.last_error = entry["message"]
+            if entry["level"] == "error" and self.first_error is None:
+                self.first_error = entry["message"]
             logger.log(level, "%s%s", "" if entry["level"] == "info" else f"{entry['level']}: ", entry["message"])
             return
         if not self._headed:

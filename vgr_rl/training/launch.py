@@ -1,5 +1,6 @@
 """One training run on the driver: plan, Ray, task runner, console, what is left behind."""
 
+import functools
 import logging
 import os
 import shutil
@@ -10,9 +11,10 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vgr_rl.errors import ConfigError
 from vgr_rl.training import environment
+from vgr_rl.training.console import Console
 from vgr_rl.training.run_log import RunLog
+from vgr_rl.training.shared_memory import SegmentGuard
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ def run(config: DictConfig) -> None:
     """Check the configuration, then print the plan (`dry_run`) or train.
 
     Raises:
-        ConfigError: the configuration, the data or the machine does not fit; nothing was started.
+        vgr_rl.errors.ConfigError: the configuration, the data or the machine does not fit; nothing was started.
         SystemExit: the run failed; the reason was logged.
     """
     env = environment.apply(config.hardware.env)
@@ -69,10 +71,6 @@ def data_files(config: DictConfig) -> list[str]:
 def open_run_dir(config: DictConfig) -> Path:
     """Create the run directory and write its config.yaml."""
     run_dir = Path(config.run_dir)
-    if config.trainer.resume_mode == "disable" and (run_dir / "checkpoints").exists():
-        raise ConfigError(
-            f"run_dir={run_dir} holds checkpoints and trainer.resume_mode=disable: set another run_dir or remove it"
-        )
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
     os.environ["TENSORBOARD_DIR"] = str(run_dir / "tensorboard")
@@ -92,65 +90,82 @@ def wandb_logged_in() -> bool:
 
 def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     import ray
-    from verl.trainer.main_ppo import run_ppo
-    from verl.utils.config import validate_config
 
-    from vgr_rl.training.console import Console
-    from vgr_rl.training.shared_memory import SegmentGuard
-    from vgr_rl.training.task_runner import EvidenceTaskRunner
-
-    validate_config(config, use_reference_policy=_needs_reference(config), use_critic=False)
-    run_log = RunLog(run_dir)
-    segments = SegmentGuard()
+    run_log, segments = RunLog(run_dir), SegmentGuard()
     console = Console(run_dir).start()
     failure: str | None = None
     try:
         start_ray(config, env)
-        run_ppo(config, task_runner_class=EvidenceTaskRunner)
-    except (ray.exceptions.RayError, KeyboardInterrupt) as error:
+        ray.get(_runner_class().remote().run.remote(config))
+    except (ray.exceptions.RayError, KeyboardInterrupt, ConnectionError) as error:
         failure = f"{type(error).__name__}: {error}"
         run_log.event(failure, "error")
+        keep_worker_logs(run_dir)
     finally:
         ray.shutdown()
         console.stop()
         segments.remove_new()
     if failure is not None:
-        sys.exit(f"the run failed; see {run_dir}/events.jsonl\n{console.last_error or failure}")
+        sys.exit(f"the run failed: {console.first_error or failure}\nsee {run_dir}/events.jsonl and {run_dir}/logs")
     export_model(run_dir)
-    logger.info("done: model in %s/model, curves in %s/metrics.jsonl", run_dir, run_dir)
+    logger.info("done: see %s (metrics.jsonl, samples.jsonl, model/)", run_dir)
 
 
-def _needs_reference(config: DictConfig) -> bool:
-    return bool(config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward)
+@functools.cache
+def _runner_class() -> Any:
+    """Return the actor of the single controller; verl is imported in it, not in the driver (seconds of start-up)."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    class Runner:
+        def run(self, config: DictConfig) -> None:
+            from vgr_rl.training.task_runner import EvidenceTaskRunner
+
+            EvidenceTaskRunner().run(config)
+
+    return Runner
 
 
 def start_ray(config: DictConfig, env: dict[str, str]) -> None:
     """Connect to the cluster of RAY_ADDRESS (`ray job submit` sets it), or start a local one."""
     import ray
-    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
     forwarded = {name: value for name, value in os.environ.items() if name.startswith(("WANDB_", "TENSORBOARD_DIR"))}
-    runtime_env: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(get_ppo_ray_runtime_env(config)))
+    runtime_env: dict[str, Any] = {"env_vars": {}}
+    if config.hardware.platform == "cuda":
+        from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+        runtime_env = OmegaConf.to_container(OmegaConf.create(get_ppo_ray_runtime_env(config)))
     runtime_env["env_vars"] |= env | forwarded | {"TRANSFER_QUEUE_ENABLE": "1"}
-    kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}
+    kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.WARNING}
     if not os.environ.get("RAY_ADDRESS"):
         kwargs |= OmegaConf.to_container(config.hardware.ray_local, resolve=True)
         kwargs["address"] = "local"
     ray.init(**kwargs)
 
 
-def export_model(run_dir: Path) -> None:
-    """Copy the newest checkpoint's Hugging Face folder to `<run_dir>/model`, complete or not at all."""
-    from vgr_rl.training.trainer import last_checkpoint
+def keep_worker_logs(run_dir: Path) -> None:
+    """Copy the error logs of a local cluster's workers to `<run_dir>/logs` before Ray's session folder goes."""
+    import ray
 
-    checkpoint = last_checkpoint(run_dir)
-    if checkpoint is None:
+    if not ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+        return
+    session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    target = run_dir / "logs"
+    target.mkdir(exist_ok=True)
+    for log in session.glob("worker-*.err"):
+        if log.stat().st_size:
+            shutil.copy(log, target)
+
+
+def export_model(run_dir: Path) -> None:
+    """Merge the newest checkpoint into `<run_dir>/model`, verified and complete or not at all."""
+    from vgr_rl.training.checkpoint_files import latest_step
+    from vgr_rl.training.merge import merge_checkpoint
+
+    step = latest_step(run_dir / "checkpoints")
+    if not step:
         logger.info("no checkpoint was written (trainer.save_freq=-1), so there is no %s/model", run_dir)
         return
-    source, target = checkpoint / "actor" / "huggingface", run_dir / "model"
-    temporary = run_dir / "model.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
+    report = merge_checkpoint(run_dir / "checkpoints" / f"global_step_{step}", run_dir / "model", overwrite=True)
+    logger.info("%s/model: %s", run_dir, report)

@@ -1,6 +1,5 @@
 """The resolved plan of a run: what `dry_run=true` prints and every run prints first."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vgr_rl.errors import ConfigError, bullet_list
-from vgr_rl.training import memory, preflight
+from vgr_rl.training import checkpoint_files, memory, preflight
 from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.model_spec import ModelSpec
 
@@ -40,27 +39,36 @@ def make_plan(config: DictConfig) -> Plan:
     spec = ModelSpec.load(config.model.path, config.model.frame, config.model.min_pixels, config.model.max_pixels)
     folder = str(Path(config.model.path).expanduser())
     problems = preflight.check_architecture(spec) + preflight.check_accelerators(config)
-    problems += _check_resume(config, spec)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, problems_train = _check_data(config, "train_files", tokenizer, spec)
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
     problems += problems_train + problems_val + _check_rewards(config)
     problems += preflight.check_batch(config, train.samples)
+    problems += _check_checkpoints(config, spec, _total_steps(config, train.samples))
     if problems:
         raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
     counts = memory.count_parameters(AutoConfig.from_pretrained(folder))
     return Plan(tuple(_facts(config, spec, train, val, counts)))
 
 
-def _check_resume(config: DictConfig, spec: ModelSpec) -> list[str]:
-    tracker = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
-    if config.trainer.resume_mode != "auto" or not tracker.is_file():
-        return []
-    folder = tracker.parent / f"global_step_{tracker.read_text().strip()}" / "actor" / "huggingface"
-    file = folder / "config.json"
-    if not file.is_file():
-        return [f"{tracker} names {folder} but there is no config.json; remove the run_dir or set another one"]
-    return preflight.check_resume(json.loads(file.read_text()), spec, str(folder))
+def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) -> list[str]:
+    try:
+        checkpoint_files.check_weights(config.model.path, spec)
+        checkpoint = checkpoint_files.resume_point(config.trainer)
+        if checkpoint is not None:
+            checkpoint_files.check_resume(checkpoint / "actor", spec, _workers(config), total_steps)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def _workers(config: DictConfig) -> int:
+    return config.trainer.nnodes * config.trainer.n_gpus_per_node
+
+
+def _total_steps(config: DictConfig, samples: int) -> int:
+    per_epoch = samples // config.data.train_batch_size
+    return config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
 
 
 def _check_rewards(config: DictConfig) -> list[str]:
@@ -104,9 +112,9 @@ def _facts(
 ) -> list[tuple[str, str]]:
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     batch, group = config.data.train_batch_size, rollout.n
-    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    workers = _workers(config)
     epoch = steps_per_epoch(train.samples, batch)
-    steps = config.trainer.total_training_steps or epoch * config.trainer.total_epochs
+    steps = _total_steps(config, train.samples)
     total, trained, what = _trains(config, counts)
     rule = spec.resize_rule
     image_tokens = min(train.longest, rule.max_pixels // rule.factor**2)

@@ -46,27 +46,6 @@ def check_architecture(spec: ModelSpec) -> list[str]:
     ]
 
 
-def check_resume(checkpoint_config: dict[str, Any] | None, spec: ModelSpec, folder: str) -> list[str]:
-    """Return a problem when the checkpoint to resume from is of another architecture or size than `model.path`."""
-    if checkpoint_config is None:
-        return []
-    mine, theirs = _shape(spec.hf_config), _shape(checkpoint_config)
-    different = sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key))
-    if not different:
-        return []
-    detail = ", ".join(f"{key} {theirs.get(key)} there, {mine.get(key)} in model.path" for key in different)
-    return [
-        f"run_dir holds the checkpoint {folder} of another model ({detail}); set another run_dir, "
-        "trainer.resume_mode=disable, or the model.path it was trained from"
-    ]
-
-
-def _shape(config: dict[str, Any]) -> dict[str, Any]:
-    text = config.get("text_config") or config
-    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    return {"model_type": config.get("model_type")} | {key: text.get(key) for key in keys}
-
-
 def check_batch(config: DictConfig, train_samples: int) -> list[str]:
     """Return what does not add up in batch sizes, groups and workers."""
     problems = []

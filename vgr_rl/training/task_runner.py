@@ -1,21 +1,21 @@
-"""verl's task runner in our process: registers our trainer and estimators before it starts."""
+"""verl's task runner: registers our trainer and estimator, checks the configuration, trains."""
 
 import sys
 from typing import Any
 
-import ray
 from omegaconf import DictConfig
 from verl.trainer.main_ppo import TaskRunnerV1
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
 
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
 
-@ray.remote
 class EvidenceTaskRunner(_TaskRunner):
     """The single controller: builds the trainer, the agent loops and runs the training loop."""
 
-    def run(self, config: DictConfig) -> int:
-        """Run to the end and return the last step.
+    def run(self, config: DictConfig) -> None:
+        """Run to the end.
 
         Raises:
             RuntimeError: our verl plug-in did not load (verl hides the reason).
@@ -24,5 +24,5 @@ class EvidenceTaskRunner(_TaskRunner):
             raise RuntimeError("the verl plug-in of vgr-rl did not load: reinstall with `bash scripts/install.sh`")
         import vgr_rl.training.trainer  # noqa: F401  registers the trainer mode and the estimator
 
+        validate_config(config, need_reference_policy(config), need_critic(config))
         super().run(config)
-        return int(self.trainer.global_steps)

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -205,10 +204,3 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
 def _prompt_number(group: str) -> int:
     return int(group.rsplit("prompt", 1)[-1]) if "prompt" in group else 0
 
-
-def last_checkpoint(run_dir: str | Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, or None."""
-    tracker = Path(run_dir) / "checkpoints" / "latest_checkpointed_iteration.txt"
-    if not tracker.is_file():
-        return None
-    return tracker.parent / f"global_step_{tracker.read_text().strip()}"

@@ -1,0 +1,224 @@
+"""The whole training stack on the tiny model: Ray, TransferQueue, FSDP2, vLLM, reward workers. Minutes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vgr_rl.config.resolvers import asset_path
+from vgr_rl.prepare import main as prepare
+from vgr_rl.training.data_order import batch_indices
+
+pytestmark = pytest.mark.e2e
+
+CORRELATION = "training/rollout_actor_probs_pearson_corr"
+TRAIN_SAMPLES, BATCH, GROUP = 10, 4, 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    counts = ["--train", str(TRAIN_SAMPLES), "--val", "4", "--heldout", "4", "--sft", "4", "--sft-val", "4"]
+    prepare(["tiny", "--out", str(folder), *counts])
+    return folder
+
+
+def command(run_dir: Path, data: Path, *overrides: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "vgr_rl.main", f"run_dir={run_dir}"),
+        *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/val.parquet"),
+        *(f"data.train_batch_size={BATCH}", f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}"),
+        *(f"actor_rollout_ref.rollout.n={GROUP}", "data.max_response_length=64"),
+        *("guards.min_correlation_tokens=64", "guards.min_logprob_correlation=0.99", "trainer.logger=[tensorboard]"),
+        *overrides,
+    ]
+
+
+def train(run_dir: Path, data: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(run_dir, data, *overrides),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "WANDB_MODE": "offline", **env},
+    )
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def metrics(run_dir: Path, name: str) -> list[float]:
+    return [line["data"][name] for line in lines(run_dir / "metrics.jsonl")]
+
+
+def ids_by_step(run_dir: Path) -> dict[int, list[str]]:
+    steps: dict[int, list[str]] = {}
+    for row in lines(run_dir / "samples.jsonl"):
+        if row["rollout"] == 0:
+            steps.setdefault(row["step"], []).append(row["id"])
+    return steps
+
+
+def leftovers(before: set[str]) -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()} - before
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "a"
+    shared = {path.name for path in Path("/dev/shm").iterdir()}
+    result = train(run_dir, data, "trainer.total_training_steps=5", "trainer.save_freq=5", "model.freeze=[vision]",
+                   "trainer.logger=[tensorboard,wandb]")  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert not leftovers(shared)
+    return run_dir
+
+
+def test_rollouts_use_the_new_weights_rewards_vary_and_gradients_flow(uninterrupted: Path) -> None:
+    assert min(metrics(uninterrupted, CORRELATION)) > 0.99
+    assert max(metrics(uninterrupted, "reward/score/std")) > 0
+    assert max(metrics(uninterrupted, "actor/grad_norm")) > 0
+    assert [line["step"] for line in lines(uninterrupted / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    for part in ("accuracy", "format", "recall_iou", "precision_iou", "dual_iou"):
+        assert len(metrics(uninterrupted, f"reward/{part}/mean")) == 5
+
+
+def test_only_what_is_not_frozen_was_trained_and_the_model_loads(uninterrupted: Path) -> None:
+    AutoProcessor.from_pretrained(uninterrupted / "model")
+    trained = AutoModelForImageTextToText.from_pretrained(uninterrupted / "model").state_dict()
+    start = AutoModelForImageTextToText.from_pretrained(asset_path("base_qwen2_5_vl")).state_dict()
+    assert trained.keys() == start.keys()
+    changed = {name for name in trained if not torch.equal(trained[name].float(), start[name].float())}
+    assert changed
+    assert not any("visual" in name for name in changed)
+
+
+def test_every_rollout_is_logged_with_its_evidence(uninterrupted: Path, data: Path) -> None:
+    rows = lines(uninterrupted / "samples.jsonl")
+    assert len(rows) == 5 * BATCH * GROUP
+    assert {row["split"] for row in rows} == {"train"}
+    for row in rows:
+        assert row["response"].startswith("<think>")
+        assert row["score"] == pytest.approx(sum(row["parts"][term] for term in ("accuracy", "format", "dual_iou")))
+    for step in range(1, 6):
+        scores: dict[str, list[dict]] = {}
+        for row in rows:
+            if row["step"] == step:
+                scores.setdefault(row["group"], []).append(row)
+        for group in scores.values():
+            best, worst = max(group, key=lambda r: r["score"]), min(group, key=lambda r: r["score"])
+            if best["score"] - worst["score"] > 1e-3:
+                assert best["advantage"] > 0 > worst["advantage"]
+
+
+def test_the_run_directory_is_complete(uninterrupted: Path) -> None:
+    for name in ("config.yaml", "metrics.jsonl", "samples.jsonl", "tensorboard", "wandb", "checkpoints", "model"):
+        assert (uninterrupted / name).exists(), name
+    assert list((uninterrupted / "tensorboard").glob("events*"))
+    assert list((uninterrupted / "wandb").glob("*offline*"))
+
+
+def test_an_interrupted_run_with_two_workers_sees_the_same_batches(
+    uninterrupted: Path, data: Path, tmp_path: Path
+) -> None:
+    overrides = ("trainer.n_gpus_per_node=2", "actor_rollout_ref.actor.use_kl_loss=true", "trainer.save_freq=3")
+    first = train(tmp_path / "b", data, *overrides, "trainer.total_training_steps=3")
+    assert first.returncode == 0, first.stderr[-4000:]
+    second = train(tmp_path / "b", data, *overrides, "trainer.total_training_steps=5")
+    assert second.returncode == 0, second.stderr[-4000:]
+    assert [line["step"] for line in lines(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    assert ids_by_step(tmp_path / "b") == ids_by_step(uninterrupted)
+    assert min(metrics(tmp_path / "b", CORRELATION)) > 0.99
+    assert len(metrics(tmp_path / "b", "actor/kl_loss")) == 5
+    names = [f"tiny-train-0-{index}" for index in range(TRAIN_SAMPLES)]
+    expected = {step: [names[i] for i in batch_indices(0, step, TRAIN_SAMPLES, BATCH)] for step in range(1, 6)}
+    assert ids_by_step(uninterrupted) == expected
+
+
+def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
+    result = train(
+        tmp_path / "lora", data, "model.lora_rank=8", "actor_rollout_ref.actor.optim.lr=1e-3",
+        "trainer.total_training_steps=4", "trainer.save_freq=4",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert min(metrics(tmp_path / "lora", CORRELATION)) > 0.999
+    merged = load_file(tmp_path / "lora" / "model" / "model.safetensors")
+    base = load_file(Path(asset_path("base_qwen2_5_vl")) / "model.safetensors")
+    assert merged.keys() == base.keys()
+    assert any(not torch.equal(merged[name].float(), base[name].float()) for name in base)
+
+
+def test_the_other_family_runs_end_to_end(data: Path, tmp_path: Path) -> None:
+    result = train(tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2")
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "boxes in norm1000" in result.stderr
+    assert min(metrics(tmp_path / "q3", CORRELATION)) > 0.99
+    boxes = [box for row in lines(tmp_path / "q3" / "samples.jsonl") for box in row["boxes_orig_px"]]
+    assert boxes and max(max(box) for box in boxes) <= 64
+
+
+def test_photographs_run_end_to_end(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "vgr_rl.main", "recipe=photos", f"run_dir={tmp_path}/run", "trainer.logger=[]"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=400,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert len(metrics(tmp_path / "run", CORRELATION)) == 10
+    assert min(metrics(tmp_path / "run", CORRELATION)) > 0.99
+    sizes = {tuple(row["image_size"]) for row in lines(tmp_path / "run" / "samples.jsonl")}
+    assert len(sizes) > 3
+
+
+def test_rollouts_with_stale_weights_stop_the_run(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "stale_weights.py").write_text(
+        "from verl.checkpoint_engine.base import CheckpointEngineManager as Manager\n"
+        "original = Manager.update_weights\n"
+        "def update_weights(self, *args, **kwargs):\n"
+        "    if getattr(self, 'synchronised', False):\n"
+        "        return None\n"
+        "    self.synchronised = True\n"
+        "    return original(self, *args, **kwargs)\n"
+        "Manager.update_weights = update_weights\n"
+    )
+    result = train(
+        tmp_path / "stale", data, "actor_rollout_ref.actor.optim.lr=2e-2", "trainer.total_training_steps=8",
+        VERL_USE_EXTERNAL_MODULES="stale_weights", PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "guards.min_logprob_correlation" in result.stderr
+
+
+def test_a_stopped_actor_is_named_and_ends_the_run(data: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path / "hung", data, "trainer.total_training_steps=500", "guards.stage_timeout_s=90",
+                "guards.ping_timeout_s=5"),
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        metrics_file = tmp_path / "hung" / "metrics.jsonl"
+        deadline = time.monotonic() + 200
+        while not metrics_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        servers = [p for p in psutil.Process(process.pid).children(recursive=True) if "WorkerDict" in p.name()]
+        servers = servers or [
+            p for p in psutil.Process(process.pid).children(recursive=True) if "WorkerDict" in " ".join(p.cmdline())
+        ]
+        assert servers, "no policy worker process found"
+        os.kill(servers[0].pid, signal.SIGSTOP)
+        _, stderr = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    assert "guards.stage_timeout_s=90" in stderr and "policy worker 0" in stderr
+    assert not psutil.pid_exists(servers[0].pid) or psutil.Process(servers[0].pid).status() == psutil.STATUS_ZOMBIE
