@@ -4,14 +4,24 @@ import base64
 import json
 import math
 import random
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from rewards import TREEVGR
 from vgr_rl.benchmarks.summary import summarise
 from vgr_rl.data.tiny_world import GEOMETRY, to_sample
 from vgr_rl.grounding import parse_trace
 from vgr_rl.tiny.world import LETTERS, Scene, generate, render_png
+
+
+@pytest.fixture(scope="session")
+def runs() -> ModuleType:
+    """This module: test files cannot import one another."""
+    return sys.modules[__name__]
 
 
 def write_demo(root: Path, items: int = 120, seed: int = 0) -> Path:

@@ -3,11 +3,11 @@ import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.viewer.synthetic_runs import row_of, write_demo, write_evaluation, write_grpo, write_sft
 from vgr_rl.benchmarks.summary import MEASURES, compare
 from vgr_rl.report import main, write_report
 from vgr_rl.tiny.world import generate
@@ -51,8 +51,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_demo(tmp_path_factory.mktemp("demo"), items=40)
+def demo(tmp_path_factory: pytest.TempPathFactory, runs: ModuleType) -> Path:
+    root = runs.write_demo(tmp_path_factory.mktemp("demo"), items=40)
     write_report(root)
     return root
 
@@ -102,10 +102,10 @@ def test_the_table_shows_the_numbers_of_the_summary(demo: Path):
             assert f"{row.label} {' '.join(f'{cell.mean} ± {cell.error}' for cell in cells)}" in shown
 
 
-def test_only_a_difference_beyond_its_error_is_marked(tmp_path: Path):
+def test_only_a_difference_beyond_its_error_is_marked(tmp_path: Path, runs: ModuleType):
     scenes = list(generate("heldout", 30, 0))
-    write_evaluation(tmp_path / "a", scenes, slip_px=9, right=0.7, seed=0)
-    write_evaluation(tmp_path / "b", scenes, slip_px=2, right=0.7, seed=0)
+    runs.write_evaluation(tmp_path / "a", scenes, slip_px=9, right=0.7, seed=0)
+    runs.write_evaluation(tmp_path / "b", scenes, slip_px=2, right=0.7, seed=0)
     first, second = read_evaluation(tmp_path / "a"), read_evaluation(tmp_path / "b")
 
     def trend(table: Any, label: str) -> str:
@@ -116,8 +116,8 @@ def test_only_a_difference_beyond_its_error_is_marked(tmp_path: Path):
     assert {row.trend for row in comparison(first, first)[0].rows} == {"unclear"}
 
 
-def test_text_of_models_and_data_cannot_become_markup(tmp_path: Path):
-    write_demo(tmp_path, items=4)
+def test_text_of_models_and_data_cannot_become_markup(tmp_path: Path, runs: ModuleType):
+    runs.write_demo(tmp_path, items=4)
     for name in ("cold_start", "grpo"):
         path = tmp_path / "eval" / name / "greedy.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -127,7 +127,7 @@ def test_text_of_models_and_data_cannot_become_markup(tmp_path: Path):
             row["options"], row["image"] = [_EVIL, _EVIL], {"path": _EVIL}
             row["parts"][_EVIL] = 1.0
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    clean = write_demo(tmp_path / "clean", items=4)
+    clean = runs.write_demo(tmp_path / "clean", items=4)
     evil_page, clean_page = (Page(write_report(root).read_text()) for root in (tmp_path, clean))
     assert evil_page.count("script") == clean_page.count("script") == 1
     assert not any(name.startswith("on") for _, attributes in evil_page.tags for name in attributes)
@@ -141,12 +141,12 @@ def test_the_page_allows_no_script_but_its_own(demo: Path):
     assert policy and "default-src 'none'" in policy and re.search(r"script-src 'sha256-[\w+/=]{44}'$", policy)
 
 
-def test_a_box_has_one_number_in_text_and_picture():
+def test_a_box_has_one_number_in_text_and_picture(runs: ModuleType):
     scene = next(iter(generate("heldout", 1, 0)))
     response = (
         "a <box>[1,2,20,30]</box>, not a box <box>[9,9,9]</box>, b <box>[4,4,40,50]</box></think><answer>A</answer>"
     )
-    row = row_of(scene, random.Random(0), 0, 1.0, response)
+    row = runs.row_of(scene, random.Random(0), 0, 1.0, response)
     (panel,) = card([row], ["only"]).panels
     written = {piece.box: piece.text for piece in panel.pieces if piece.box is not None}
     drawn = {box.number: (box.x, box.y, box.x + box.width, box.y + box.height) for box in panel.predicted}
@@ -155,9 +155,9 @@ def test_a_box_has_one_number_in_text_and_picture():
     assert "".join(piece.text for piece in panel.pieces) == "<think>" + response
 
 
-def test_thousands_of_boxes_are_cut_and_said_to_be():
+def test_thousands_of_boxes_are_cut_and_said_to_be(runs: ModuleType):
     scene = next(iter(generate("heldout", 1, 0)))
-    row = row_of(scene, random.Random(0), 0, 1.0, "<box>[1,2,20,30]</box>" * 2000)
+    row = runs.row_of(scene, random.Random(0), 0, 1.0, "<box>[1,2,20,30]</box>" * 2000)
     (panel,) = card([row], ["only"]).panels
     assert len(panel.predicted) <= 48
     assert "1952 more boxes" in panel.omitted and "more characters" in panel.omitted
@@ -172,8 +172,10 @@ def test_thousands_of_boxes_are_cut_and_said_to_be():
         ("eval/grpo/sampled.jsonl", "python -m vgr_rl.evaluate"),
     ],
 )
-def test_a_missing_piece_is_named_with_the_command_that_makes_it(tmp_path: Path, missing: str, command: str):
-    write_demo(tmp_path, items=4)
+def test_a_missing_piece_is_named_with_the_command_that_makes_it(
+    tmp_path: Path, missing: str, command: str, runs: ModuleType
+):
+    runs.write_demo(tmp_path, items=4)
     (tmp_path / missing).unlink()
     with pytest.raises(ValueError, match=f"{re.escape(missing)} is missing; make it with `{command}"):
         write_report(tmp_path)
@@ -186,9 +188,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
     assert main([str(tmp_path / "nowhere")]) == 2
 
 
-def test_reports_of_single_runs(tmp_path: Path):
-    write_grpo(tmp_path / "grpo", steps=12)
-    write_sft(tmp_path / "sft", steps=60)
+def test_reports_of_single_runs(tmp_path: Path, runs: ModuleType):
+    runs.write_grpo(tmp_path / "grpo", steps=12)
+    runs.write_sft(tmp_path / "sft", steps=60)
     assert main([str(tmp_path / "grpo")]) == 0 and main([str(tmp_path / "sft")]) == 0
     grpo = Page((tmp_path / "grpo" / "report.html").read_text())
     assert grpo.count("article") == 3 and grpo.count("img") == 12
@@ -204,12 +206,12 @@ def test_metrics_of_a_resumed_and_still_running_run(tmp_path: Path):
     assert read_training(tmp_path).metrics == {"train/loss": [(1, 3.0), (2, 1.5)]}
 
 
-def test_large_pictures_are_shrunk_and_missing_ones_explained(tmp_path: Path):
+def test_large_pictures_are_shrunk_and_missing_ones_explained(tmp_path: Path, runs: ModuleType):
     from PIL import Image
 
     Image.effect_noise((2000, 1000), 50).save(tmp_path / "photo.png")
     scene = next(iter(generate("heldout", 1, 0)))
-    row = {**row_of(scene, random.Random(0), 0, 1.0), "image_size": [2000, 1000]}
+    row = {**runs.row_of(scene, random.Random(0), 0, 1.0), "image_size": [2000, 1000]}
     shrunk = card([{**row, "image": {"path": str(tmp_path / "photo.png")}}], ["only"]).picture
     assert shrunk.uri.startswith("data:image/jpeg") and len(shrunk.uri) < 400_000 and not shrunk.crisp
     gone = card([{**row, "image": {"path": str(tmp_path / "gone.png")}}], ["only"]).picture
