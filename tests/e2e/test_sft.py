@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.training.sft_fixtures import run_overrides, write_tiny_data, write_tiny_model
+from vgr_rl.training.shards import differing_tensors, local_part, read_shards
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,12 @@ def _run(folder: Path, run_dir: Path, *more: str, stop_after: int = 0, rows: Pat
             "optim.lr": 1e-3,
         },
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "VERL_PLATFORM": "cpu",
+        "TORCH_COMPILE_DISABLE": "1",
+    }  # the driver imports verl first
+    environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", DRIVER, str(rows), str(stop_after), *overrides, *more]
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
     assert finished.returncode == (9 if stop_after else 0), finished.stderr[-4000:]
@@ -140,6 +146,17 @@ def test_two_processes_take_the_same_steps(folder: Path, uninterrupted: dict[str
     two = load_file(run_dir / "model" / "model.safetensors")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0.05, atol=2e-3, msg=name)
+    _damage_in_any_shard_is_found(run_dir / "checkpoints" / f"global_step_{STEPS}", two)
+
+
+def _damage_in_any_shard_is_found(checkpoint: Path, saved: dict[str, torch.Tensor]) -> None:
+    shards = read_shards(checkpoint)
+    assert len(shards) == 2 and differing_tensors(saved, shards, torch.float32) == []
+    for rank, name in enumerate(["lm_head.weight", "model.language_model.norm.weight"]):
+        local_part(shards[rank][name]).view(-1)[0] += 1
+        assert any(
+            f"{name}: differs from rank {rank}" in line for line in differing_tensors(saved, shards, torch.float32)
+        )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ tiny model on 16 sequences of 60 tokens takes 0.79 of the CPU time it took, and 
 """
 
 import importlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,13 +48,13 @@ def log_probs_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
     return (picked - normaliser).to(logits.dtype).view(labels.shape)
 
 
-def patch_embedding(self: torch.nn.Module, hidden_states: Tensor) -> Tensor:
+def patch_embedding(self: Any, hidden_states: Tensor) -> Tensor:
     """Embed image patches with one matrix product; replaces the forward of Qwen-VL's patch embeddings.
 
     Their Conv3d has a stride equal to its kernel, so every patch meets the whole kernel exactly once.
 
     Args:
-        self: the patch embedding, with `proj`.
+        self: the patch embedding, a module with `proj`.
         hidden_states: (patches, channels * time * height * width), float.
     """
     weight = self.proj.weight  # (embedding, channels, time, height, width)

@@ -1,7 +1,6 @@
 """Everything about a cold start that can be known before training processes start."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,9 +188,9 @@ def to_parquet(file: Path, work_dir: Path, spec: ModelSpec, boxes: str) -> str:
     if boxes not in ("orig_px", "model"):
         raise ConfigError(f"data.json_boxes={boxes} but expected orig_px or model")
     target = work_dir / f"{file.stem}.parquet"
-    rewrite = {"rule": spec.resize_rule, "frame": spec.frame} if boxes == "orig_px" else {}
+    rule = spec.resize_rule if boxes == "orig_px" else None
     try:
-        write_sft(read_conversations(file, **rewrite), target)
+        write_sft(read_conversations(file, rule=rule, frame=spec.frame), target)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return str(target)
@@ -248,7 +247,7 @@ def _total_steps(config: DictConfig, rows: int, processes: int) -> int:
     return available if wanted is None else wanted
 
 
-def _as_list(value: Any) -> Sequence[str]:
+def _as_list(value: Any) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)

@@ -111,7 +111,9 @@ def train(config: DictConfig) -> None:
     try:
         with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):  # verl prints
             torch.manual_seed(config.seed)
-            verl_config = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "hardware")])
+            verl_config = OmegaConf.masked_copy(
+                config, [str(key) for key in config if key not in ("hydra", "hardware")]
+            )
             ColdStartTrainer(verl_config).fit()
     finally:
         destroy_global_process_group()

@@ -33,7 +33,7 @@ class _ExactMerger(FSDPModelMerger):
             from verl.model_merger.fsdp_model_merger import merge_non_dtensor_shards
 
             return merge_non_dtensor_shards(key, parts)
-        return self._merge_by_placement([part._local_tensor for part in parts], parts[0].placements[-1])
+        return self._merge_by_placement([local_part(part) for part in parts], parts[0].placements[-1])
 
 
 def read_shards(checkpoint: Path) -> list[Shard]:
@@ -104,22 +104,29 @@ def differing_tensors(state: Shard, shards: list[Shard], dtype: torch.dtype) -> 
     for key in sorted(shards[0].keys() & state.keys()):
         saved, covered = state[key], 0
         for rank, shard in enumerate(shards):
-            part, piece = shard[key], saved
-            if isinstance(part, DTensor) and part.placements[-1].is_shard():
-                dim = part.placements[-1].dim
-                part = part._local_tensor
-                piece = saved.narrow(dim, covered, min(part.shape[dim], saved.shape[dim] - covered))
+            part, piece, dim = local_part(shard[key]), saved, sharded_dim(shard[key])
+            if dim is not None:
+                piece = saved.narrow(dim, covered, max(0, min(part.shape[dim], saved.shape[dim] - covered)))
                 covered += part.shape[dim]
                 if rank == len(shards) - 1 and covered != saved.shape[dim]:
                     problems.append(f"{key}: shards cover {covered} of {saved.shape[dim]} rows of dimension {dim}")
-            elif isinstance(part, DTensor):
-                part = part._local_tensor
             if part.shape != piece.shape:
                 problems.append(f"{key}: shape {tuple(piece.shape)} against {tuple(part.shape)} on rank {rank}")
             elif not torch.equal(part.to(dtype), piece.to(dtype)):
                 gap = (part.to(dtype) - piece.to(dtype)).abs().max().item()
                 problems.append(f"{key}: differs from rank {rank} by up to {gap:.3g}")
     return problems
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return what one rank holds of a tensor."""
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_dim(tensor: Tensor) -> int | None:
+    """Return the dimension along which a tensor is split over ranks, None when every rank holds all of it."""
+    placement: Any = tensor.placements[-1] if isinstance(tensor, DTensor) else None
+    return placement.dim if placement is not None and placement.is_shard() else None
 
 
 def _load(file: Path) -> Any:
