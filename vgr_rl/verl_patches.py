@@ -98,6 +98,27 @@ def skip_ascend_checkpoint_engine() -> None:
         sys.modules.setdefault("verl.checkpoint_engine.hccl_checkpoint_engine", None)  # type: ignore[arg-type]
 
 
+def leave_vllm_out_of_policy_workers() -> None:
+    """P6: the policy's end of the weight sync imports `verl.third_party.vllm`, and with it all of vLLM, for a constant.
+
+    That costs four seconds and 200 MiB of every policy worker, which never samples. Called by `training.engine` in the
+    processes that have not imported vLLM; the value is verl's own for vLLM 0.18 and later.
+    """
+    if "vllm" in sys.modules:
+        return
+    stand_in = ModuleType("verl.third_party.vllm")
+    stand_in.VLLM_SLEEP_LEVEL = 2  # type: ignore[attr-defined]
+    stand_in.get_version = _installed_version  # type: ignore[attr-defined]
+    sys.modules.setdefault(stand_in.__name__, stand_in)
+
+
+def _installed_version(distribution_name: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution_name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 @contextlib.contextmanager
 def replaced_names(module: ModuleType, **values: Any) -> Iterator[None]:
     """P4: replace global names of a module for the duration of a block.

@@ -8,10 +8,12 @@ The two configurations differ in the keys of `PLAIN` and in nothing else. It tak
 
 Time to the first step runs from the start of the command to the first line of metrics. Sequences a second are taken
 from there to the last line, so they include everything between two steps. Memory is the largest sum of resident memory
-over all processes of the run, sampled every half second (pages that processes share are counted for each).
+over all processes of the run, sampled every half second (pages that processes share are counted for each). CPU seconds
+are summed over the same processes; on a machine that is busy with other things they are the ones to compare.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -38,7 +40,7 @@ PLAIN = {
     "trainer.v1.trainer_mode": "sync",
 }
 RESPONSE_TOKENS, MICRO_BATCH = 32, 64
-_MEMORY_INTERVAL_S, _METRICS_INTERVAL_S = 0.5, 0.05
+_USAGE_INTERVAL_S, _METRICS_INTERVAL_S = 0.5, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,16 @@ class Measurement:
     Attributes:
         first_step_s: Seconds from the command's start to the first metrics.
         step_s: Mean seconds of the steps after the first.
+        first_step_cpu_s: CPU seconds of all processes up to the first metrics.
+        step_cpu_s: CPU seconds of a step after the first.
         peak_gib: Largest sum of resident memory.
         correlation: Last `training/rollout_actor_probs_pearson_corr`.
     """
 
     first_step_s: float
     step_s: float
+    first_step_cpu_s: float
+    step_cpu_s: float
     peak_gib: float
     correlation: float
 
@@ -110,6 +116,10 @@ def compare(prompts: int, options: argparse.Namespace, folder: Path) -> dict[str
         "plain_first_step_s": round(plain.first_step_s, 1),
         "first_step_s": round(ours.first_step_s, 1),
         "first_step_ratio": round(ours.first_step_s / plain.first_step_s, 2),
+        "plain_first_step_cpu_s": round(plain.first_step_cpu_s, 1),
+        "first_step_cpu_s": round(ours.first_step_cpu_s, 1),
+        "plain_step_cpu_s": round(plain.step_cpu_s, 2),
+        "step_cpu_s": round(ours.step_cpu_s, 2),
         "plain_peak_gib": round(plain.peak_gib, 2),
         "peak_gib": round(ours.peak_gib, 2),
         "plain_correlation": plain.correlation,
@@ -159,19 +169,21 @@ def measure(
         "WANDB_MODE": "offline",
     }
     logger.info("%s: %s", " ".join(command[:2]), log)
-    started, peak = time.monotonic(), 0
-    stamps: list[float] = []
+    started, usage = time.monotonic(), Usage()
+    stamps: list[tuple[float, float]] = []  # wall and CPU seconds at each line of metrics
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *command], stdout=output, stderr=output, env=environment, start_new_session=True
         )
         try:
             while process.poll() is None and time.monotonic() - started < timeout_s:
-                peak = max(peak, resident_bytes(process.pid))
-                until = time.monotonic() + _MEMORY_INTERVAL_S
+                usage.sample(process.pid)
+                until = time.monotonic() + _USAGE_INTERVAL_S
                 while time.monotonic() < until:
                     lines = metrics.read_text().count("\n") if metrics.exists() else 0
-                    stamps += [time.monotonic()] * (lines - len(stamps))
+                    if lines > len(stamps):
+                        usage.sample(process.pid)
+                        stamps += [(time.monotonic(), usage.cpu_s)] * (lines - len(stamps))
                     time.sleep(_METRICS_INTERVAL_S)
         finally:
             stop(process)
@@ -179,26 +191,38 @@ def measure(
         raise SystemExit(f"{command[1]} made {len(stamps)} of {steps} steps in {timeout_s} s; see {log}")
     last = json.loads(metrics.read_text().splitlines()[-1])["data"]
     return Measurement(
-        first_step_s=stamps[0] - started,
-        step_s=(stamps[steps - 1] - stamps[0]) / (steps - 1),
-        peak_gib=peak / 2**30,
+        first_step_s=stamps[0][0] - started,
+        step_s=(stamps[steps - 1][0] - stamps[0][0]) / (steps - 1),
+        first_step_cpu_s=stamps[0][1],
+        step_cpu_s=(stamps[steps - 1][1] - stamps[0][1]) / (steps - 1),
+        peak_gib=usage.peak_bytes / 2**30,
         correlation=last["training/rollout_actor_probs_pearson_corr"],
     )
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and its descendants."""
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:
-                continue
-    except psutil.Error:
-        return total
-    return total
+class Usage:
+    """CPU time and memory of a process and its descendants, those that have ended included."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._cpu_s: dict[int, float] = {}
+
+    @property
+    def cpu_s(self) -> float:
+        """User and system seconds up to the last sample."""
+        return sum(self._cpu_s.values())
+
+    def sample(self, pid: int) -> None:
+        """Look at the processes now."""
+        resident = 0
+        with contextlib.suppress(psutil.NoSuchProcess):  # the run may end at any time
+            root = psutil.Process(pid)
+            for process in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    self._cpu_s[process.pid] = times.user + times.system
+                    resident += process.memory_info().rss
+        self.peak_bytes = max(self.peak_bytes, resident)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -9,3 +9,17 @@ import pytest
 def test_processes_that_do_not_sample_never_import_vllm(module):
     code = f"import sys, {module}; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120).returncode == 0
+
+
+def output_of(code: str) -> str:
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, timeout=120, check=True, capture_output=True, text=True).stdout.split()[-1]
+
+
+@pytest.mark.slow
+def test_policy_workers_know_vllms_sleep_level_without_importing_vllm():
+    adapter = "import sys, verl.workers.rollout.vllm_rollout.vllm_rollout as adapter; "
+    answer = "print(f'{adapter.VLLM_SLEEP_LEVEL}/{\"vllm\" in sys.modules}')"
+    assert output_of("import vgr_rl.training.engine; " + adapter + answer) == "2/False"
+    # fails when verl no longer needs the patch, or has another level
+    assert output_of(adapter + answer) == "2/True"

@@ -18,6 +18,9 @@ from vgr_rl.cpu.engine import CpuFSDPEngineWithLMHead
 from vgr_rl.training.memory import COMPONENTS, parameter_component
 from vgr_rl.training.vision_sharing import VisionSharing
 from vgr_rl.training.vision_tokens import banned_token_ids
+from vgr_rl.verl_patches import leave_vllm_out_of_policy_workers
+
+leave_vllm_out_of_policy_workers()
 
 
 class EvidenceEngineMixin:

@@ -80,11 +80,17 @@ class FastStepMixin:
         batch.fields = None
         return batch
 
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch.fields = list(_UPDATE_FIELDS)
+        batch = super()._compute_ref_log_prob(batch, metrics)
+        batch.fields = None
+        return batch
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch.fields = list(_UPDATE_FIELDS)
         batch = super()._update_actor(batch, metrics)
         batch.fields = None
         if self._on_policy:
             metrics.update(on_policy.comparison_metrics(metrics))
-        shared_features.clear({key.rsplit("_", 2)[0] for key in batch.keys})
+        shared_features.clear()  # in lockstep no other prompt is under way
         return batch

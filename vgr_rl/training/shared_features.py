@@ -40,9 +40,8 @@ def get(uids: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
     return dict(zip(keys, list(data[_FIELD]), strict=True))
 
 
-def clear(uids: Iterable[str]) -> None:
-    """Drop the vision inputs of prompts; uids without any are ignored."""
-    stored = (tq.kv_list(PARTITION) or {}).get(PARTITION, {})
-    keys = [uid for uid in uids if uid in stored]
+def clear() -> None:
+    """Drop the vision inputs of all prompts."""
+    keys = list((tq.kv_list(PARTITION) or {}).get(PARTITION, {}))
     if keys:
         tq.kv_clear(keys=keys, partition_id=PARTITION)
