@@ -1,0 +1,52 @@
+"""Every key of our own configuration is explained above it and read somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "vgr_rl" / "config"
+OURS = {
+    "main.yaml": ("run_dir", "dry_run", "seed", "log_every_nth_group", "guards"),
+    **{str(path.relative_to(CONFIG)): None for path in sorted((CONFIG / "model").glob("*.yaml"))},
+    **{str(path.relative_to(CONFIG)): ("hardware",) for path in sorted((CONFIG / "hardware").glob("*.yaml"))},
+}
+LEAF = re.compile(r"^(\s*)([A-Za-z_0-9]+):")
+
+
+def uncommented(text: str, roots: tuple[str, ...] | None) -> list[str]:
+    """Return keys of the first two levels under `roots` with no comment above them (siblings may share one)."""
+    missing, root, commented = [], None, False
+    for line in text.splitlines():
+        found = LEAF.match(line)
+        if line.lstrip().startswith("#"):
+            commented = True
+        elif not found:
+            commented = commented and not line.strip()
+        else:
+            depth = len(found[1]) // 2
+            root = found[2] if depth == 0 else root
+            if depth <= 1 and (roots is None or root in roots) and not (roots and depth == 0 and line.endswith(":")):
+                missing += [] if commented else [found[2]]
+            commented = False
+    return missing
+
+
+@pytest.mark.parametrize("file", OURS)
+def test_every_key_says_what_it_does(file: str) -> None:
+    assert uncommented((CONFIG / file).read_text(), OURS[file]) == []
+
+
+def test_every_key_is_read_somewhere() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "vgr_rl").rglob("*.py"))
+    code += "\n".join(path.read_text() for path in CONFIG.rglob("*.yaml"))
+    unread = []
+    for file, roots in OURS.items():
+        for key, value in yaml.safe_load((CONFIG / file).read_text()).items():
+            if roots is not None and key not in roots:
+                continue
+            names = list(value) if isinstance(value, dict) and key != "env" else [key]
+            unread += [f"{file}: {name}" for name in names if not re.search(rf"[.\[\"']{name}\b", code)]
+    assert unread == []
