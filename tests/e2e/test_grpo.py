@@ -159,7 +159,9 @@ def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_other_family_runs_end_to_end(data: Path, tmp_path: Path) -> None:
-    result = train(tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2")
+    result = train(
+        tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2"
+    )
     assert result.returncode == 0, result.stderr[-4000:]
     assert "boxes in norm1000" in result.stderr
     assert min(metrics(tmp_path / "q3", CORRELATION)) > 0.99

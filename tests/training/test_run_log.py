@@ -57,4 +57,7 @@ def test_the_table_lines_up_and_a_missing_number_is_a_dash() -> None:
 def test_events_are_appended_across_runs(tmp_path: Path) -> None:
     RunLog(tmp_path).event("one")
     RunLog(tmp_path).event("two", "error")
-    assert [(event["level"], event["message"]) for event in read(tmp_path / EVENTS)] == [("info", "one"), ("error", "two")]
+    assert [(event["level"], event["message"]) for event in read(tmp_path / EVENTS)] == [
+        ("info", "one"),
+        ("error", "two"),
+    ]

@@ -28,7 +28,8 @@ def has_distribution(name: str) -> bool:
 VLLM = "import verl, verl.third_party.vllm as v; print(v.vllm_version)"
 GLOO = """
 import os
-os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", VERL_PLATFORM="cpu")
+os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+os.environ["VERL_PLATFORM"] = "cpu"
 import verl, vgr_rl.cpu.platform
 from verl.utils.distributed import initialize_global_process_group_ray
 initialize_global_process_group_ray()

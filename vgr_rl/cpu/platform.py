@@ -31,7 +31,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _device_module() -> types.ModuleType:
-    module = _CpuDeviceModule("torch_cpu_device")
+    module: Any = _CpuDeviceModule("torch_cpu_device")
     for name in (
         "empty_cache",
         "ipc_collect",

@@ -6,7 +6,7 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 
-def _keep_plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
+def _keep_plain_linear(layer: Any, remove_weight: bool) -> None:
     layer.cpu_linear = torch.nn.functional.linear
 
 

@@ -17,7 +17,6 @@ def group_relative_advantage(
     epsilon: float = 1e-6,
     norm_adv_by_std_in_grpo: bool = True,
     config: Any = None,
-    **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalise each rollout's reward over the rollouts of its group whose reward did not fail.
 
@@ -41,8 +40,7 @@ def group_relative_advantage(
         norm_adv_by_std_in_grpo = bool(config.get("norm_adv_by_std_in_grpo", norm_adv_by_std_in_grpo))
     scores = token_level_rewards.sum(dim=-1)
     advantages = torch.zeros_like(scores)
-    _, groups = np.unique(np.asarray(index, dtype=str), return_inverse=True)
-    group_of_row = torch.as_tensor(groups)
+    group_of_row = torch.as_tensor(np.unique(np.asarray(index, dtype=str), return_inverse=True)[1])
     usable = ~torch.isnan(scores)
     for group in range(int(group_of_row.max()) + 1):
         members = group_of_row == group

@@ -16,9 +16,10 @@ _IMAGE_PLACEHOLDER = "<image>"
 class EvidenceDataset(RLHFDataset):
     """Rows of our parquet schema (`vgr_rl.data.schema`).
 
-    A message's image part is `{"type": "image", "image": {"bytes": …} or {"path": …}}`; `process_multi_modal_info` decodes
-    it. Image paths are relative to the parquet's folder. Only the processor resizes: verl's own path resizes in
-    `qwen_vl_utils` first, and the frame of the boxes would no longer be the one computed from the processor.
+    A message's image part is `{"type": "image", "image": {"bytes": …} or {"path": …}}`, which
+    `process_multi_modal_info` decodes. Image paths are relative to the parquet's folder. Only the processor resizes:
+    verl's own path resizes in `qwen_vl_utils` first, and the frame of the boxes would no longer be the one computed
+    from the processor.
     """
 
     def _read_files_and_tokenize(self) -> None:

@@ -52,8 +52,8 @@ class Guards:
         if not correlation >= self.min_logprob_correlation:
             raise GuardTripped(
                 f"{CORRELATION}={correlation:.4f} is below guards.min_logprob_correlation="
-                f"{self.min_logprob_correlation}: the rollout engine does not compute what the policy computes (weights "
-                "not synchronised, other sampling settings, or an unsupported engine version)"
+                f"{self.min_logprob_correlation}: the rollout engine does not compute what the policy computes "
+                "(weights not synchronised, other sampling settings, or an unsupported engine version)"
             )
 
     def _mean(self, name: str) -> float | None:
@@ -73,8 +73,9 @@ class Guards:
         if rate is None or rate < self.max_flat_group_rate:
             return []
         return [
-            f"group/zero_variance_rate={rate:.2f} over {self.window} steps: nearly every group has one reward, so there "
-            "is nothing to learn from; use harder or easier data, raise actor_rollout_ref.rollout.n or the temperature"
+            f"group/zero_variance_rate={rate:.2f} over {self.window} steps: nearly every group has one reward, so "
+            "there is nothing to learn from; use harder or easier data, raise actor_rollout_ref.rollout.n or the "
+            "temperature"
         ]
 
     def _dead_parts(self) -> list[str]:

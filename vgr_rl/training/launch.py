@@ -131,7 +131,7 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
     import ray
 
     forwarded = {name: value for name, value in os.environ.items() if name.startswith(("WANDB_", "TENSORBOARD_DIR"))}
-    runtime_env: dict[str, Any] = {"env_vars": {}}
+    runtime_env: Any = {"env_vars": {}}
     if config.hardware.platform == "cuda":
         from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
@@ -139,8 +139,8 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
     runtime_env["env_vars"] |= env | forwarded | {"TRANSFER_QUEUE_ENABLE": "1"}
     kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.WARNING}
     if not os.environ.get("RAY_ADDRESS"):
-        kwargs |= OmegaConf.to_container(config.hardware.ray_local, resolve=True)
-        kwargs["address"] = "local"
+        local: Any = OmegaConf.to_container(config.hardware.ray_local, resolve=True)
+        kwargs |= {**local, "address": "local"}
     ray.init(**kwargs)
 
 

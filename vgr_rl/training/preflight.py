@@ -132,8 +132,8 @@ def measure_prompts(
 def check_budget(budget: TokenBudget, max_prompt_length: int, file: str) -> list[str]:
     """Return one problem a sample that is longer than the prompt budget."""
     return [
-        f"{file}: data.max_prompt_length={max_prompt_length} but sample {name} needs {tokens} tokens ({image_tokens} of "
-        "them for its image); raise it or lower model.max_pixels"
+        f"{file}: data.max_prompt_length={max_prompt_length} but sample {name} needs {tokens} tokens "
+        f"({image_tokens} of them for its image); raise it or lower model.max_pixels"
         for name, tokens, image_tokens in budget.too_long
     ]
 

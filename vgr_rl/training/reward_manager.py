@@ -40,7 +40,7 @@ class EvidenceRewardManager(RewardManagerBase):
 
 def reward_terms(config: DictConfig) -> list[dict[str, Any]]:
     """Return `reward.terms` as the list that `Composer.from_config` takes, in the order of the config."""
-    terms = OmegaConf.to_container(config.reward.terms, resolve=True)
+    terms: Any = OmegaConf.to_container(config.reward.terms, resolve=True)
     return [{"name": name, **term} for name, term in terms.items() if term is not None]
 
 

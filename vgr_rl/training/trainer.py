@@ -203,4 +203,3 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
 
 def _prompt_number(group: str) -> int:
     return int(group.rsplit("prompt", 1)[-1]) if "prompt" in group else 0
-
