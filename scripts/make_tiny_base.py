@@ -29,6 +29,7 @@ from vgr_rl.data.tiny_world import GEOMETRY, to_sample
 from vgr_rl.grounding.frames import model_frame
 from vgr_rl.grounding.trace import parse_trace
 from vgr_rl.tiny.model import Family, build_model, build_processor, check_family, save_model
+from vgr_rl.tiny.tokenizer import build_tokenizer
 from vgr_rl.tiny.traces import LabelNoise, write_trace
 from vgr_rl.tiny.world import SIDE, Scene, generate, render, scene_at
 
@@ -63,7 +64,8 @@ def pixels_of(processor: Any, scenes: list[Scene]) -> dict[str, torch.Tensor]:
 
 def examples(processor: Any, family: Family, seed: int) -> Iterator[Example]:
     """Yield fresh samples of the `base` split for ever."""
-    tokenizer, frame, rng, index = processor.tokenizer, model_frame(family), random.Random(f"base/{seed}"), 0
+    # A tokenizer of its own: a processor that was called with padding leaves it switched on in its backend.
+    tokenizer, frame, rng, index = build_tokenizer(), model_frame(family), random.Random(f"base/{seed}"), 0
     tokens_per_image = (SIDE // (processor.image_processor.patch_size * processor.image_processor.merge_size)) ** 2
     while True:
         scene = scene_at("base", index, seed)
@@ -71,6 +73,7 @@ def examples(processor: Any, family: Family, seed: int) -> Iterator[Example]:
         response = write_trace(scene, GEOMETRY, frame, LabelNoise(), rng) + tokenizer.eos_token
         prompt = prompt_of(processor, scene).replace("<|image_pad|>", "<|image_pad|>" * tokens_per_image)
         encodings = tokenizer.backend_tokenizer.encode_batch_fast([prompt, response])
+        assert not any(tokenizer.pad_token_id in encoding.ids for encoding in encodings), "nothing is padded"
         yield Example(scene, *(encoding.ids for encoding in encodings))
 
 

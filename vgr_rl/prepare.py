@@ -7,8 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vgr_rl.tiny.traces import LabelNoise
+
+if TYPE_CHECKING:
+    from vgr_rl.data.convert import Conversion
+    from vgr_rl.grounding.frames import Frame
+    from vgr_rl.grounding.geometry import ResizeRule
 
 logger = logging.getLogger("vgr_rl.prepare")
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -56,6 +62,52 @@ def make_tiny_model(args: argparse.Namespace) -> None:
     logger.info("%s: tiny %s with random weights", args.out, args.family)
 
 
+def make_treevgr_rl(args: argparse.Namespace) -> None:
+    """Convert rows in the layout of TreeVGR-RL-37K to RL samples."""
+    from vgr_rl.data.schema import write_samples
+    from vgr_rl.data.treevgr import SYSTEM_PROMPT, read_samples
+
+    prompt = SYSTEM_PROMPT if args.system_prompt is None else _read_text(args.system_prompt, "--system-prompt")
+    rows = read_samples(args.input, args.image_root, args.data_source, prompt, args.skip_bad)
+    _write(args.out, write_samples, rows, args.split)
+    _report_skipped(rows, args.out)
+
+
+def make_sharegpt(args: argparse.Namespace) -> None:
+    """Convert ShareGPT conversations to SFT rows, their boxes to the frame of the model if one is given."""
+    from vgr_rl.data.schema import write_sft
+    from vgr_rl.data.sharegpt import read_conversations
+
+    rows = read_conversations(args.input, args.image_root, args.skip_bad, *_frame_of_model(args.model))
+    _write(args.out, write_sft, rows)
+    _report_skipped(rows, args.out)
+
+
+def _frame_of_model(model: str | None) -> "tuple[ResizeRule, Frame] | tuple[()]":
+    if model is None:
+        return ()
+    from transformers import AutoConfig, AutoImageProcessor
+
+    from vgr_rl.grounding.frames import model_frame
+    from vgr_rl.grounding.geometry import ResizeRule
+
+    rule = ResizeRule.from_image_processor(AutoImageProcessor.from_pretrained(model))
+    return rule, model_frame(AutoConfig.from_pretrained(model).model_type)
+
+
+def _report_skipped(rows: "Conversion", out: Path) -> None:
+    listing = out.with_suffix(".skipped.jsonl")
+    rows.write_skipped(listing)
+    if rows.problems:
+        logger.warning("%d rows skipped, listed in %s", len(rows.problems), listing)
+
+
+def _read_text(path: Path, knob: str) -> str:
+    if not path.is_file():
+        raise ValueError(f"{knob}={path}: no such file")
+    return path.read_text(encoding="utf-8").strip()
+
+
 def _write(path: Path, write: Callable[..., int], *parameters: object) -> None:
     count = write(parameters[0], path, *parameters[1:])
     logger.info("%s: %d rows, %.1f MB", path, count, path.stat().st_size / 1e6)
@@ -85,12 +137,39 @@ def _parser() -> argparse.ArgumentParser:
     tiny.add_argument("--jitter-px", type=int, default=8, help="largest such move")
     tiny.add_argument("--answer-noise", type=float, default=0.3, help="share of cold-start answers that are random")
 
+    _add_model(commands)
+    _add_conversions(commands)
+    return parser
+
+
+def _add_model(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     model = commands.add_parser("tiny-model", help="a tiny model of a family with random weights")
     model.set_defaults(make=make_tiny_model)
     _add_out(model, "model folder")
     model.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help="architecture")
     model.add_argument("--seed", type=int, default=0, help="seed of the weights")
-    return parser
+
+
+def _add_conversions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    samples = commands.add_parser("treevgr-rl-37k", help="RL samples from rows in the layout of TreeVGR-RL-37K")
+    samples.set_defaults(make=make_treevgr_rl)
+    _add_source(samples)
+    samples.add_argument("--data-source", default="treevgr_rl_37k", help="name of the data set, for metrics")
+    samples.add_argument("--split", default="train", help="name of the split, written into the rows")
+    samples.add_argument("--system-prompt", type=Path, help="text file to use in place of our system prompt")
+
+    for name, text in (("treevgr-sft-35k", "TreeVGR-SFT-35K"), ("sharegpt", "any conversations in ShareGPT layout")):
+        lessons = commands.add_parser(name, help=f"SFT rows from {text}")
+        lessons.set_defaults(make=make_sharegpt)
+        _add_source(lessons)
+        lessons.add_argument("--model", help="model whose frame the boxes are rewritten to; as they are without it")
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", type=Path, required=True, help="parquet, json or jsonl file")
+    parser.add_argument("--image-root", type=Path, help="folder that image paths are relative to (the input's folder)")
+    _add_out(parser, "parquet file to write")
+    parser.add_argument("--skip-bad", action="store_true", help="leave bad rows out and list them in a file beside it")
 
 
 def _add_out(parser: argparse.ArgumentParser, text: str) -> None:

@@ -1,5 +1,6 @@
 """Builders of the two tiny models: the released architectures, scaled down until a laptop can train them."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -77,9 +78,17 @@ def build_model(family: Family, seed: int = 0) -> "PreTrainedModel":
 
 
 def save_model(model: "PreTrainedModel", family: Family, folder: Path) -> None:
-    """Write the weights (safetensors), config, tokenizer, chat template and processor as one model folder."""
-    model.save_pretrained(folder)
-    build_processor(family).save_pretrained(folder)
+    """Write weights (safetensors), config, tokenizer, chat template and processor as one model folder.
+
+    Each file appears complete or not at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        model.save_pretrained(temporary)
+        build_processor(family).save_pretrained(temporary)
+        for file in Path(temporary).iterdir():
+            file.chmod(0o644)
+            file.replace(folder / file.name)
 
 
 def _text_token_ids(tokenizer: Any) -> dict[str, int]:

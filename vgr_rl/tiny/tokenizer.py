@@ -4,7 +4,12 @@ It is an ordinary fast tokenizer with Qwen's special tokens. Text that it was no
 photographs, numbers out of range) falls back to bytes, so every text survives encoding and decoding unchanged.
 """
 
+from typing import TYPE_CHECKING
+
 from vgr_rl.tiny.world import COLOURS, LETTERS, SHAPES, SIDE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
@@ -49,7 +54,7 @@ def words() -> list[str]:
     return [*_TAGS, *(word for word in plain if len(word) > 1), *spaced, *(str(n) for n in INTEGERS if n > 9)]
 
 
-def build_tokenizer():  # noqa: ANN201 - the return type would import transformers
+def build_tokenizer() -> "PreTrainedTokenizerFast":
     """Build the tokenizer of the tiny models, a `PreTrainedTokenizerFast` with the chat template set."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -1,0 +1,33 @@
+"""What an image file says about itself, read from its header without decoding the pixels."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vgr_rl.grounding.frames import Size
+
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+
+
+def upright_size(image: dict[str, Any]) -> Size:
+    """Return the size, in pixels, of an image as it is meant to be seen (EXIF orientation applied).
+
+    `image` is `{"bytes": …, "path": …}` with one of the two; a path is used as it is.
+
+    Raises:
+        ValueError: if both or neither are given, the file is absent, or it is not an image.
+    """
+    data, path = image.get("bytes"), image.get("path")
+    if (data is None) == (not path):
+        raise ValueError("has both bytes and path; keep one" if path else "has neither bytes nor path")
+    if data is None and not Path(str(path)).is_file():
+        raise ValueError(f"no such file: {path}")
+    try:
+        with Image.open(str(path) if data is None else io.BytesIO(data)) as header:
+            width, height = header.size
+            sideways = header.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a readable image: {error}") from error
+    return Size(height, width) if sideways else Size(width, height)
