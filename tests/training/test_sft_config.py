@@ -12,6 +12,7 @@ import pytest
 import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.training.sft_fixtures import run_overrides, sft_config, tiny_rows, write_tiny_data, write_tiny_model
@@ -19,6 +20,7 @@ from vgr_rl.config.recipes import list_recipes
 from vgr_rl.data.schema import SftRow, write_sft
 from vgr_rl.errors import ConfigError
 from vgr_rl.training.sft_preflight import Plan, check
+from vgr_rl.training.sft_rows import SftTable
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,38 @@ def test_a_bad_row_is_named(folder: Path, damage: Callable[[SftRow], SftRow], me
     write_sft(rows, folder / "train.parquet")
     with pytest.raises(ConfigError, match=rf"train.parquet row 5 \(id {rows[5].id}\).*{message}"):
         _check(folder)
+
+
+def _write_sharegpt(folder: Path, count: int = 8) -> None:
+    """Rows in LLaMA-Factory's layout about pictures of 128 x 72 px, with a box in pixels of the stored picture."""
+    Image.new("RGB", (128, 72)).save(folder / "picture.png")
+    human = {"from": "human", "value": "<image>What colour?"}
+    gpt = {"from": "gpt", "value": "<think><box>[0,9,64,72]</box></think><answer>A</answer>"}
+    row = {"images": ["picture.png"], "conversations": [human, gpt], "system": "Think first."}
+    (folder / "chats.json").write_text(json.dumps([row] * count))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "written"), [("orig_px", "<box>[0,8,64,64]</box>"), ("model", "<box>[0,9,64,72]</box>")]
+)
+def test_sharegpt_json_becomes_rows_in_the_frame_of_the_model(folder: Path, boxes: str, written: str) -> None:
+    _write_sharegpt(folder)
+    plan = _check(folder, **{"data.train_files": folder / "chats.json", "data.json_boxes": boxes})
+    (file,) = plan.config.data.train_files
+    table = SftTable([file])
+    assert len(table) == plan.train.rows == 8
+    assert [message["role"] for message in table[0].messages] == ["system", "user", "assistant"]
+    assert written in table[0].messages[-1]["content"]
+    assert table[0].images[0]["path"] == str((folder / "picture.png").resolve())
+
+
+def test_a_bad_sharegpt_row_is_named(folder: Path) -> None:
+    _write_sharegpt(folder)
+    rows = json.loads((folder / "chats.json").read_text())
+    rows[3]["conversations"][1]["from"] = "robot"
+    (folder / "chats.json").write_text(json.dumps(rows))
+    with pytest.raises(ConfigError, match=r"(?s)chats.json.*3.*conversations\[1\].from.*robot"):
+        _check(folder, **{"data.train_files": folder / "chats.json"})
 
 
 def test_a_file_without_the_columns(folder: Path) -> None:

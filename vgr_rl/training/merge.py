@@ -38,7 +38,7 @@ class MergeReport:
     """What the verification found.
 
     Attributes:
-        tensors: number of tensors compared with the shards.
+        tensors: number of tensors compared with the shards; 0 when an adapter was folded, which changes them.
         shards: number of shards they were compared with.
         probe_tokens: number of tokens whose log-prob was compared.
         max_log_prob_gap: largest difference of a log-prob, nats.
@@ -50,10 +50,9 @@ class MergeReport:
     max_log_prob_gap: float
 
     def __str__(self) -> str:
-        return (
-            f"verified, {self.tensors} tensors against {self.shards} shard{'s' if self.shards > 1 else ''}, "
-            f"log-probs of {self.probe_tokens} probe tokens within {self.max_log_prob_gap:.1e}"
-        )
+        against = f"{self.shards} shard{'s' if self.shards > 1 else ''}"
+        tensors = f"{self.tensors} tensors against {against}" if self.tensors else f"adapter of {against} folded"
+        return f"verified, {tensors}, log-probs of {self.probe_tokens} probe tokens within {self.max_log_prob_gap:.1e}"
 
 
 def merge_checkpoint(checkpoint: Path, out: Path, dtype: str = "auto", overwrite: bool = False) -> MergeReport:
@@ -105,8 +104,7 @@ def verify(
     """
     model = AutoModelForImageTextToText.from_pretrained(merged, dtype=dtype).eval()
     if scale is None:
-        saved = {key: tensor for key, tensor in model.state_dict().items()}
-        problems = differing_tensors(saved, shards, dtype)
+        problems = differing_tensors(dict(model.state_dict()), shards, dtype)
         if problems:
             raise MergeMismatch(f"{merged} differs from {checkpoint}: " + "; ".join(problems[:5]))
     reference = _reference(checkpoint, whole, scale, dtype)
@@ -118,7 +116,7 @@ def verify(
             f"{merged} gives log-probs up to {gap:.3g} nats from those of {checkpoint}; at most {LOG_PROB_TOLERANCE} "
             "is rounding"
         )
-    return MergeReport(len(whole), len(shards), PROBE_ROWS * (PROBE_TOKENS - 1), gap)
+    return MergeReport(len(whole) if scale is None else 0, len(shards), PROBE_ROWS * (PROBE_TOKENS - 1), gap)
 
 
 def probe_batch(processor: Any, config: Any, seed: int = 0) -> dict[str, Tensor]:
