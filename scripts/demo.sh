@@ -12,7 +12,7 @@ case $DEMO in /*) ;; *) DEMO=$PWD/$DEMO ;; esac
 STAMPS=$DEMO/stages # a file a finished stage; line 1: what it was made from; line 2: the seconds it took
 LOGS=$DEMO/logs
 DATA=$DEMO/data
-ORDER=(data cold_start evaluate_cold_start grpo evaluate_grpo report)
+ORDER=(data cold_start grpo evaluate report)
 
 # ---- What each stage runs: NAME, title, expected duration, output folder ('' when it is made elsewhere), stages and files it
 # ---- depends on, command. -------------------------------------------------------------------------------------------------
@@ -25,13 +25,12 @@ stages() {
         python -m vgr_rl.prepare tiny --out "$DATA"
     stage cold_start "Cold start: supervised training on noisy traces" "3 min" "$DEMO/sft" "data" "$training vgr_rl/sft.py" \
         python -m vgr_rl.sft recipe=tiny run_dir="$DEMO/sft" data.train_files="$DATA/sft_train.parquet" data.val_files="$DATA/sft_val.parquet"
-    stage evaluate_cold_start "Evaluation of the cold start on held-out items" "2 min" "$DEMO/eval/cold_start" "cold_start" "$evaluation" \
-        python -m vgr_rl.evaluate max_new_tokens=112 model="$DEMO/sft/model" data="$DATA/heldout.parquet" out="$DEMO/eval/cold_start"
     stage grpo "GRPO: rewards for answer, format and boxes" "8 min" "$DEMO/grpo" "cold_start" "$training vgr_rl/main.py vgr_rl/plugin.py vgr_rl/verl_patches.py" \
         python -m vgr_rl.main recipe=tiny run_dir="$DEMO/grpo" model.path="$DEMO/sft/model" data.train_files="$DATA/train.parquet" data.val_files="$DATA/val.parquet"
-    stage evaluate_grpo "Evaluation after GRPO on the same items" "2 min" "$DEMO/eval/grpo" "grpo" "$evaluation" \
-        python -m vgr_rl.evaluate max_new_tokens=112 model="$DEMO/grpo/model" data="$DATA/heldout.parquet" out="$DEMO/eval/grpo"
-    stage report "Report: curves, tables and traces" "20 s" "" "evaluate_cold_start evaluate_grpo" "vgr_rl/viewer vgr_rl/report.py" \
+    stage evaluate "Evaluation of both models on the same held-out items" "2 min" "$DEMO/eval" "cold_start grpo" "$evaluation" \
+        python -m vgr_rl.evaluate max_new_tokens=112 data="$DATA/heldout.parquet" \
+        model="[$DEMO/sft/model,$DEMO/grpo/model]" out="[$DEMO/eval/cold_start,$DEMO/eval/grpo]"
+    stage report "Report: curves, tables and traces" "20 s" "" "evaluate" "vgr_rl/viewer vgr_rl/report.py" \
         python -m vgr_rl.report "$DEMO"
 }
 
@@ -109,6 +108,7 @@ cd "$ROOT"
 stages
 say ""
 say "Done in $((SECONDS - started)) s. Look at:"
+sed 's/^/  /' "$DEMO/table.md"
 say "  $DEMO/report.html    the page: curves, cold start against GRPO, traces on their pictures"
 say "  $DEMO/summary.json   the numbers"
 say "  $DEMO/grpo           the run: config.yaml, metrics.jsonl, samples.jsonl, checkpoints, tensorboard"

@@ -10,12 +10,13 @@ log = logging.getLogger(__name__)
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory, and `summary.json` into the demo's; return the page's path.
+    """Write `report.html` into a run directory, and `summary.json` and `table.md` into the demo's; return the page.
 
     Raises:
         ValueError: when a piece of the run is missing; names the file and the command that makes it.
     """
     from vgr_rl.benchmarks.store import write_json, write_text
+    from vgr_rl.viewer.comparison import comparison, markdown
     from vgr_rl.viewer.page import demo_report, render, training_report
     from vgr_rl.viewer.runs import DemoRun, read_any
 
@@ -25,6 +26,7 @@ def write_report(run_dir: Path) -> Path:
         write_text(page, render(demo_report(run)))
         summaries = {name: evaluation.summary for name, evaluation in run.evaluations.items()}
         write_json(run_dir / "summary.json", {**summaries, "seconds": run.seconds})
+        write_text(run_dir / "table.md", markdown(comparison(run.evaluations["cold_start"], run.evaluations["grpo"])))
     else:
         write_text(page, render(training_report(run)))
     return page
@@ -41,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         log.error("%s", error)
         return 2
+    table = parsed.run_dir / "table.md"
+    if table.exists():
+        log.info("%s", table.read_text())
     log.info("report: %s", page.resolve())
     return 0
 

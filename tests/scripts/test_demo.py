@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-STAGES = ["data", "cold_start", "evaluate_cold_start", "grpo", "evaluate_grpo", "report"]
-ENTRIES = ["prepare", "sft", "evaluate", "main", "evaluate", "report"]
+STAGES = ["data", "cold_start", "grpo", "evaluate", "report"]
+ENTRIES = ["prepare", "sft", "main", "evaluate", "report"]
 STUB = f"""#!/usr/bin/env bash
 # contained.py runs for real; an entry notes its name and makes the folder it was given.
 case "$1" in *contained.py) exec {sys.executable} "$@" ;; esac
@@ -22,8 +22,12 @@ entry=${{2#vgr_rl.}}
 echo "$entry" >>"$STUB_CALLS"
 if [ "$entry" = prepare ]; then mkdir -p "${{@: -1}}"; fi
 for argument in "$@"; do
-    case $argument in run_dir=* | out=*) mkdir -p "${{argument#*=}}" && echo "$$" >"${{argument#*=}}/pid" ;; esac
+    case $argument in
+    out=\\[*) argument=${{argument#out=[}} && mkdir -p "$(dirname "${{argument%%,*}}")" ;;
+    run_dir=*) mkdir -p "${{argument#*=}}" && echo "$$" >"${{argument#*=}}/pid" ;;
+    esac
 done
+if [ "$entry" = report ]; then echo "| the table |" >"${{@: -1}}/table.md"; fi
 echo "this is $entry"
 if [ "$entry" = "${{STUB_HANGS:-}}" ]; then sleep 600; fi
 if [ "$entry" = "${{STUB_FAILS:-}}" ]; then echo "because of reasons"; exit 3; fi
@@ -83,6 +87,7 @@ def test_all_stages_run_once_and_say_where_to_look(checkout: Checkout):
     assert checkout.new_calls() == ENTRIES
     assert list(json.loads((checkout.demo / "seconds.json").read_text())) == ["install", *STAGES]
     assert output.count("(about ") == len(STAGES) and f"{checkout.demo}/report.html" in output
+    assert "| the table |" in output
     status, output = checkout.run()
     assert status == 0 and checkout.new_calls() == []
     assert json.loads((checkout.demo / "seconds.json").read_text())["install"] == 42
@@ -99,9 +104,9 @@ def test_a_failed_stage_shows_its_log_and_is_where_the_next_call_goes_on(checkou
     status, output = checkout.run(STUB_FAILS="main")
     assert status == 1
     assert "| because of reasons" in output and str(checkout.demo / "logs" / "grpo.log") in output
-    assert checkout.new_calls() == ENTRIES[:4]
+    assert checkout.new_calls() == ENTRIES[:3]
     assert checkout.run()[0] == 0
-    assert checkout.new_calls() == ENTRIES[3:]
+    assert checkout.new_calls() == ENTRIES[2:]
 
 
 def test_a_changed_recipe_runs_what_depends_on_it_without_what_was_left_there(checkout: Checkout):

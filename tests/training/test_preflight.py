@@ -152,3 +152,9 @@ def test_the_command_line_ends_with_2_and_one_message_and_writes_nothing(tmp_pat
     assert result.returncode == 2, result.stderr
     assert "error: model.path=/nowhere" in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_that_is_too_small_is_named_before_workers_wait_for_it() -> None:
+    with pytest.raises(ConfigError, match=r"hardware=8\+8gpu needs 16 GPUs .* has 8"):
+        launch._check_cluster(compose_config("hardware=8+8gpu"), {"CPU": 64.0, "GPU": 8.0})
+    launch._check_cluster(compose_config("hardware=8gpu"), {"GPU": 8.0})

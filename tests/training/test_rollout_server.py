@@ -54,7 +54,7 @@ def cleanup_dist_env_and_memory():
 def start_server(folder):
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    from vgr_rl.cpu.inproc_server import InprocEngine, InprocServer
+    from vgr_rl.cpu.inproc_server import BLOCK_SIZE, InprocEngine, InprocServer
 
     args = AsyncEngineArgs(
         model=str(folder),
@@ -62,6 +62,7 @@ def start_server(folder):
         enforce_eager=True,
         max_model_len=256,
         max_num_seqs=16,
+        block_size=BLOCK_SIZE,
         distributed_executor_backend="uni",
         logprobs_mode="processed_logprobs",
         worker_extension_cls="vgr_rl.cpu.vllm_worker.CpuWorkerExtension",

@@ -5,12 +5,14 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vgr_rl.errors import ConfigError
 from vgr_rl.training import environment
 from vgr_rl.training.console import Console
 from vgr_rl.training.run_log import RunLog
@@ -23,7 +25,7 @@ def run(config: DictConfig) -> None:
     """Check the configuration, then print the plan (`dry_run`) or train.
 
     Raises:
-        vgr_rl.errors.ConfigError: the configuration, the data or the machine does not fit; nothing was started.
+        ConfigError: the configuration, the data or the machine does not fit; nothing was started.
         SystemExit: the run failed; the reason was logged.
     """
     env = environment.apply(config.hardware.env)
@@ -142,6 +144,18 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
         local: Any = OmegaConf.to_container(config.hardware.ray_local, resolve=True)
         kwargs |= {**local, "address": "local"}
     ray.init(**kwargs)
+    _check_cluster(config, ray.cluster_resources())
+
+
+def _check_cluster(config: DictConfig, resources: Mapping[str, float]) -> None:
+    judge = config.reward.reward_model
+    pool = judge.nnodes * judge.n_gpus_per_node if judge.enable_resource_pool else 0
+    needed = config.trainer.nnodes * config.trainer.n_gpus_per_node + pool
+    if resources.get("GPU", 0) < needed:
+        raise ConfigError(
+            f"hardware={config.hardware.name} needs {needed} GPUs (trainer.nnodes x trainer.n_gpus_per_node + judge) but "
+            f"the Ray cluster has {resources.get('GPU', 0):g}; start more nodes or choose another hardware"
+        )
 
 
 def keep_worker_logs(run_dir: Path) -> None:

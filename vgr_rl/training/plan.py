@@ -38,7 +38,8 @@ def make_plan(config: DictConfig) -> Plan:
 
     spec = ModelSpec.load(config.model.path, config.model.frame, config.model.min_pixels, config.model.max_pixels)
     folder = str(Path(config.model.path).expanduser())
-    problems = preflight.check_architecture(spec) + preflight.check_accelerators(config)
+    missing_gpus = preflight.check_accelerators(config)
+    problems = preflight.check_architecture(spec) + ([] if config.dry_run else missing_gpus)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, problems_train = _check_data(config, "train_files", tokenizer, spec)
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
@@ -48,7 +49,7 @@ def make_plan(config: DictConfig) -> Plan:
     if problems:
         raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
     counts = memory.count_parameters(AutoConfig.from_pretrained(folder))
-    return Plan(tuple(_facts(config, spec, train, val, counts)))
+    return Plan((*_facts(config, spec, train, val, counts), *(("but", problem) for problem in missing_gpus)))
 
 
 def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) -> list[str]:

@@ -61,6 +61,23 @@ def comparison(before: EvaluationRun, after: EvaluationRun) -> list[Table]:
     return [_table(mode, before, after) for mode in modes]
 
 
+def markdown(tables: list[Table]) -> str:
+    """Return the tables as one markdown table: mean ± standard error, and the paired difference."""
+    lines = [
+        f"| {tables[0].n} held-out items | | cold start | GRPO | paired difference |",
+        "|---|---|---|---|---|",
+    ]
+    for table in tables:
+        for row in table.rows:
+            cells = [f"{cell.mean} ± {cell.error}" if cell.error else cell.mean for cell in _cells(row)]
+            lines.append(f"| {table.mode} | {row.label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: TableRow) -> tuple[Cell, Cell, Cell]:
+    return row.before, row.after, row.difference
+
+
 def _table(mode: str, before: EvaluationRun, after: EvaluationRun) -> Table:
     differences = compare(before.rows[mode], after.rows[mode])
     old, new = before.summary[mode], after.summary[mode]
