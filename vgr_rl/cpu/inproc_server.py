@@ -24,6 +24,9 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vgr_rl.training.rollout_server import GroupServer
 from vgr_rl.training.vision_tokens import banned_token_ids
 
+BLOCK_SIZE = 32
+"""Tokens in a block of the KV cache: the smallest that vLLM's CPU kernels are written for."""
+
 _Request = tuple[str, Any, SamplingParams, LoRARequest | None, int]
 
 
@@ -117,6 +120,8 @@ class InprocServer(GroupServer):
         """Start the engine and ban vision tokens, as verl's server does, without the HTTP endpoint."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         args.distributed_executor_backend = "uni"
+        # the default on a CPU, 128, is longer than many prompts; only full blocks are shared by the rollouts of a group
+        args.block_size = args.block_size or BLOCK_SIZE
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.LLM_CLASS)
         self.engine = await InprocEngine.start(config)
         await self.engine.collective_rpc(

@@ -30,6 +30,8 @@ from vgr_rl.training.prompts import EncodedPrompt, PromptEncoder, extend_positio
 logger = logging.getLogger(__name__)
 
 GROUP_AGENT = "evidence_group"
+# of a data row, what the trainer reads again: each further column is an object for each rollout, on every transfer
+_STORED_COLUMNS = ("uid", "data_source", "reward_model")
 _WorkerBase = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
@@ -92,11 +94,13 @@ class GroupAgentLoopWorker(_WorkerBase):
         generated_s = time.perf_counter() - started
         scores = await self._score(row, prompt, samples)
         scored_s = time.perf_counter() - started - generated_s
-        row["raw_prompt"] = _without_images(row["raw_prompt"])
+        kept = {name: row[name] for name in _STORED_COLUMNS if name in row}
+        if not self.reward_loop_worker_handles:  # a colocated reward model reads the conversation later
+            kept["raw_prompt"] = _without_images(row["raw_prompt"])
         fields, tags, keys = [], [], []
         for session, (sample, score) in enumerate(zip(samples, scores, strict=True)):
             timing = {"generate_sequences": generated_s, "compute_score": scored_s, "tool_calls": 0.0}
-            fields.append(_fields(row, session, prompt, sample, score, timing, version))
+            fields.append(_fields(kept, session, prompt, sample, score, timing, version))
             tags.append(_tag(row, prompt, sample, version))
             keys.append(f"{row['uid']}_{session}_0")
         if prompt.features and not validate:
