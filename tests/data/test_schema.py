@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgr_rl.data import schema
 from vgr_rl.data.schema import (
     SAMPLE_SCHEMA,
     SFT_SCHEMA,
@@ -48,9 +49,11 @@ def test_a_sample_survives_json(sample):
     assert sample_from_json(sample_to_json(sample)) == sample
 
 
-def test_rows_survive_parquet_in_order(tmp_path):
-    rows = list(rl_rows("val", 700, seed=0))  # more than one row group
-    assert write_samples(rows, tmp_path / "val.parquet", "val") == 700
+def test_rows_survive_parquet_in_order(tmp_path, monkeypatch):
+    rows = list(rl_rows("val", 9, seed=0))
+    monkeypatch.setattr(schema, "_ROWS_A_GROUP", 4)
+    assert write_samples(rows, tmp_path / "val.parquet", "val") == 9
+    assert pq.ParquetFile(tmp_path / "val.parquet").num_row_groups == 3
     assert list(read_samples(tmp_path / "val.parquet")) == rows
     assert pq.read_schema(tmp_path / "val.parquet").equals(SAMPLE_SCHEMA)
     record = next(read_records(tmp_path / "val.parquet"))

@@ -135,7 +135,9 @@ def test_a_checkpoint_of_another_model_is_not_resumed(tiny: Path, tmp_path: Path
     other = json.loads((tiny / "model" / "config.json").read_text())
     other["text_config"]["hidden_size"] = 999
     (folder / "config.json").write_text(json.dumps(other))
-    assert "hidden_size 999 there, 128 in model.path" in problems(config)
+    (folder.parent / "fsdp_config.json").write_text('{"world_size": 1}')
+    assert "another architecture than model.path" in problems(config)
+    assert "hidden_size 999 against 128" in problems(config)
 
 
 def test_a_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:

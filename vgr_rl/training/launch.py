@@ -153,8 +153,8 @@ def _check_cluster(config: DictConfig, resources: Mapping[str, float]) -> None:
     needed = config.trainer.nnodes * config.trainer.n_gpus_per_node + pool
     if resources.get("GPU", 0) < needed:
         raise ConfigError(
-            f"hardware={config.hardware.name} needs {needed} GPUs (trainer.nnodes x trainer.n_gpus_per_node + judge) but "
-            f"the Ray cluster has {resources.get('GPU', 0):g}; start more nodes or choose another hardware"
+            f"hardware={config.hardware.name} needs {needed} GPUs (trainer.nnodes x trainer.n_gpus_per_node + judge) "
+            f"but the Ray cluster has {resources.get('GPU', 0):g}; start more nodes or choose another hardware"
         )
 
 
