@@ -50,7 +50,8 @@ class EarlyStart:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="start")
         self._servers: Future[GroupServerManager] | None = None
         self._rewards: RewardLoopManager | None = None
-        if config.trainer.device == "cpu" and config.trainer.nnodes == 1:
+        # on one node, since weights reach the engine through shared memory
+        if config.trainer.device == "cpu" and sum(node["Alive"] for node in ray.nodes()) == 1:
             self._open.add("servers")
             self._servers = self._threads.submit(self._start_servers)
         if not config.reward.reward_model.enable:
