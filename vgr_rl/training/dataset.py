@@ -1,6 +1,8 @@
 """verl's data set with images that stay encoded until a rollout needs them."""
 
+import bisect
 import io
+import itertools
 import os
 import re
 from pathlib import Path
@@ -29,8 +31,15 @@ class EvidenceDataset(RLHFDataset):
             folder = str(Path(file).resolve().parent)
             frames.append(frame.add_column("image_root", [folder] * len(frame)))
         self.dataframe = datasets.concatenate_datasets(frames)
+        self._file_ends = list(itertools.accumulate(len(frame) for frame in frames))
         if 0 < self.max_samples < len(self.dataframe):
             self.dataframe = self.dataframe.select(range(self.max_samples))
+
+    def source(self, index: int) -> tuple[str, int]:
+        """Return the parquet file and the row in it that sample `index` was read from."""
+        file = bisect.bisect_right(self._file_ends, index)
+        before = self._file_ends[file - 1] if file else 0
+        return str(Path(self.data_files[file]).resolve()), index - before
 
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
         root = example.pop("image_root")

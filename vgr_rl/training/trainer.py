@@ -35,6 +35,7 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"  # verl's base class branches on this name
         super().__init__(config)
         self.run_log = RunLog(config.run_dir)
+        self._index_of_uid: dict[str, int] = {}
         limits = config.guards
         self.guards = Guards(
             limits.min_logprob_correlation,
@@ -118,19 +119,19 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
     # ---- data order -------------------------------------------------------------------------------------------
 
     def _fetch_one_gen_batch(self) -> Any:
-        """Return the prompts of the current step; which ones depends on the seed and the step alone."""
-        gen_batch_size = self.config.data.get("gen_batch_size", None) or self.config.data.train_batch_size
-        if gen_batch_size != self.config.data.train_batch_size:
+        """Return the prompts of the current step; which ones depends on the seed and the step alone.
+
+        DAPO refills filtered groups prompt by prompt (`data.gen_batch_size` 1): there verl's own order is kept.
+        """
+        data = self.config.data
+        if (data.get("gen_batch_size", None) or data.train_batch_size) != data.train_batch_size:
             return super()._fetch_one_gen_batch()
         indices = batch_indices(
-            self.config.data.seed,
-            self.global_steps,
-            len(self.train_dataset),
-            gen_batch_size,
-            self.config.data.shuffle,
+            data.seed, self.global_steps, len(self.train_dataset), data.train_batch_size, data.shuffle
         )
         rows = collate_fn([self.train_dataset[index] for index in indices])
-        uids = [f"step{self.global_steps}-prompt{position}" for position in range(gen_batch_size)]
+        uids = [f"step{self.global_steps}-prompt{position}" for position in range(len(indices))]
+        self._index_of_uid = dict(zip(uids, indices, strict=True))
         rows["uid"] = np.array(uids, dtype=object)
         return tu.get_tensordict(rows)
 
@@ -182,6 +183,7 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
             group, rollout, _ = key.rsplit("_", 2)
             row = json.loads(extra["reward_extra_info"][DETAIL])
             row |= {
+                "image": self._image_reference(group),
                 "step": self.global_steps,
                 "split": "train",
                 "group": group,
@@ -191,15 +193,18 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
                 "truncated": tag["response_len"] >= max_length,
             }
             rows.append(row)
-        return sorted(rows, key=lambda row: (_prompt_number(row["group"]), row["rollout"]))
+        order = {group: number for number, group in enumerate(self._index_of_uid)}
+        return sorted(rows, key=lambda row: (order.get(row["group"], len(order)), row["group"], row["rollout"]))
+
+    def _image_reference(self, group: str) -> dict[str, Any] | None:
+        if group not in self._index_of_uid:
+            return None
+        file, row = self.train_dataset.source(self._index_of_uid[group])
+        return {"parquet": file, "row": row}
 
     def _sample_lines(self, rows: list[dict[str, Any]]) -> list[str]:
         every = self.config.log_every_nth_group
         if not every:
             return []
-        kept = [row for row in rows if _prompt_number(row["group"]) % every == 0]
-        return [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in kept]
-
-
-def _prompt_number(group: str) -> int:
-    return int(group.rsplit("prompt", 1)[-1]) if "prompt" in group else 0
+        kept = set(list(dict.fromkeys(row["group"] for row in rows))[::every])
+        return [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows if row["group"] in kept]

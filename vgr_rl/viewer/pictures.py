@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from vgr_rl.grounding import Size
 
@@ -23,20 +24,40 @@ class Picture:
     problem: str = ""
 
 
-def picture(image: Mapping[str, str] | None, size: Size) -> Picture:
-    """Return the picture that a row refers to (`{path}`, `{png_base64}` or None), at most 640 px a side.
+def picture(image: Mapping[str, Any] | None, size: Size) -> Picture:
+    """Return the picture that a row refers to, at most 640 px a side.
 
     Args:
-        image: the reference.
+        image: `{path}`, `{png_base64}`, `{parquet, row}` (the first image of a row of our schema) or None.
         size: stored size, pixels: what boxes refer to.
     """
     if not image:
         return Picture("", size, False, "the row has no picture")
     try:
+        image = _stored(image["parquet"], image["row"]) if "parquet" in image else image
         uri = _encode(image.get("png_base64", ""), image.get("path", ""))
     except (OSError, ValueError) as error:
         return Picture("", size, False, f"picture not readable: {error}")
     return Picture(uri, size, max(size) <= _CRISP_BELOW)
+
+
+@lru_cache(maxsize=256)
+def _stored(parquet: str, row: int) -> dict[str, str]:
+    """Return the first image of a row; reads only the row group that holds it."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(parquet) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                stored = file.read_row_group(group, columns=["images"])["images"][row].as_py()[0]
+                break
+            row -= rows
+        else:
+            raise ValueError(f"{parquet} has no such row")
+    if stored["bytes"]:
+        return {"png_base64": base64.b64encode(stored["bytes"]).decode()}
+    return {"path": str(Path(parquet).parent / stored["path"])}
 
 
 @lru_cache(maxsize=256)
