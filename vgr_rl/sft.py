@@ -25,7 +25,8 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line entry; exit code 2 means that the configuration, the data or the machine does not fit."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("vgr_rl").setLevel(logging.INFO)
     recipes.register()
     resolvers.register()
     search_path.register()

@@ -121,7 +121,8 @@ def train(config: DictConfig) -> None:
 
 def main() -> None:
     """Train with the configuration file that VGR_SFT_CONFIG names; started by torchrun, one process a device."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("vgr_rl").setLevel(logging.INFO)
     train(OmegaConf.load(os.environ["VGR_SFT_CONFIG"]))  # type: ignore[arg-type]
 
 
