@@ -140,6 +140,8 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
         runtime_env = OmegaConf.to_container(OmegaConf.create(get_ppo_ray_runtime_env(config)))
     runtime_env["env_vars"] |= env | forwarded | {"TRANSFER_QUEUE_ENABLE": "1"}
     kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.WARNING}
+    # Ray tells every user of a local cluster that it protects the cluster with a token
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if not os.environ.get("RAY_ADDRESS"):
         local: Any = OmegaConf.to_container(config.hardware.ray_local, resolve=True)
         kwargs |= {**local, "address": "local"}
