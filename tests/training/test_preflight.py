@@ -101,6 +101,10 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
         ("actor_rollout_ref.actor.ppo_mini_batch_size=5", "ppo_mini_batch_size=5 (prompts) must divide"),
         ("actor_rollout_ref.rollout.n=1", "rollout.n=1 but GRPO compares"),
         ("actor_rollout_ref.rollout.max_model_len=200", "max_model_len=200 but data.max_prompt_length"),
+        (
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=48",
+            "ppo_micro_batch_size_per_gpu=48 must divide the 128",
+        ),
         ("trainer.n_gpus_per_node=3", "cannot be split over"),
         ("reward.terms.dual_iou.use=dual_uoi", "dual_uoi"),
         ("+reward.terms.dual_iou.params.recal=false", "recal"),

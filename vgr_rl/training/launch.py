@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vgr_rl.errors import ConfigError
 from vgr_rl.training import environment
 from vgr_rl.training.console import Console
+from vgr_rl.training.preflight import MICRO_BATCHES
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.shared_memory import SegmentGuard
 
@@ -48,6 +49,13 @@ def _derive(config: DictConfig) -> None:
         config.run_dir = str(Path(config.run_dir).absolute())
         limits = {name: config.model[name] for name in ("min_pixels", "max_pixels") if config.model[name]}
         config.data.mm_processor_kwargs = {**config.data.mm_processor_kwargs, **limits}
+        sequences = config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+        workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
+        for owner, key in MICRO_BATCHES:  # an upper bound: a small update is one micro-batch
+            if config.actor_rollout_ref[owner][key]:
+                config.actor_rollout_ref[owner][key] = min(
+                    config.actor_rollout_ref[owner][key], max(1, sequences // workers)
+                )
         if config.model.freeze:
             config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
 

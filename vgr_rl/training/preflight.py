@@ -16,6 +16,11 @@ SUPPORTED_ARCHITECTURES = (
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLMoeForConditionalGeneration",
 )
+MICRO_BATCHES = (
+    ("actor", "ppo_micro_batch_size_per_gpu"),
+    ("ref", "log_prob_micro_batch_size_per_gpu"),
+    ("rollout", "log_prob_micro_batch_size_per_gpu"),
+)
 _ROWS_A_BATCH = 1024
 
 
@@ -66,6 +71,14 @@ def check_batch(config: DictConfig, train_samples: int) -> list[str]:
             f"actor_rollout_ref.actor.ppo_mini_batch_size x rollout.n = {mini} x {group} = {mini * group} sequences "
             f"cannot be split over trainer.nnodes x trainer.n_gpus_per_node = {workers} workers"
         )
+    per_worker = mini * group // workers
+    for owner, key in MICRO_BATCHES:
+        micro = config.actor_rollout_ref[owner][key]
+        if micro and not config.actor_rollout_ref.actor.use_dynamic_bsz and per_worker % micro:
+            problems.append(
+                f"actor_rollout_ref.{owner}.{key}={micro} must divide the {per_worker} sequences of a worker in an "
+                "update (ppo_mini_batch_size x rollout.n / workers)"
+            )
     if workers % tensor_parallel:
         problems.append(
             f"actor_rollout_ref.rollout.tensor_model_parallel_size={tensor_parallel} must divide the {workers} workers"
