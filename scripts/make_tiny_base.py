@@ -211,7 +211,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", type=check_family, required=True, help="qwen2_5_vl or qwen3_vl")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--steps", type=int, default=7000, help="optimiser steps")
+    parser.add_argument(
+        "--init", type=Path, help="model folder to go on from, with another --seed; random weights without"
+    )
+    parser.add_argument("--steps", type=int, default=5500, help="optimiser steps")
     parser.add_argument("--batch", type=int, default=16, help="samples a step; 64 does not learn in this time")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data")
@@ -226,6 +229,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     args = parse_args()
     model, processor = build_model(args.family, args.seed), build_processor(args.family)
+    if args.init is not None:
+        model.load_state_dict(type(model).from_pretrained(args.init).state_dict())
     start = time.process_time()
     train(model, processor, args.family, args)
     seconds = time.process_time() - start
