@@ -1,11 +1,14 @@
 """The whole training stack on the tiny model: Ray, TransferQueue, FSDP2, vLLM, reward workers. Minutes."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -158,10 +161,50 @@ def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(merged[name].float(), base[name].float()) for name in base)
 
 
-def test_the_other_family_runs_end_to_end(data: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def ray_cluster(tmp_path: Path) -> Iterator[str]:
+    """A cluster that was there before the run: `ray start --head` on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--include-dashboard=false"]
+    options = [f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=16", "--num-gpus=1"]
+    head = subprocess.Popen(
+        [*ray, *options, "--object-store-memory=400000000", f"--temp-dir={tmp_path}/r"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
+    )  # fmt: skip
+    try:
+        wait_for(lambda: listens(port), "Ray's head node", 60)
+        yield f"127.0.0.1:{port}"
+    finally:
+        children = psutil.Process(head.pid).children(recursive=True)
+        for process in [psutil.Process(head.pid), *children]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        for process in alive:
+            process.kill()
+        head.wait(timeout=20)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.2)
+
+
+def test_the_other_family_runs_on_a_cluster_that_was_there_before(data: Path, tmp_path: Path, ray_cluster: str) -> None:
     result = train(
-        tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2"
-    )
+        tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2",
+        RAY_ADDRESS=ray_cluster,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     assert "boxes in norm1000" in result.stderr
     assert min(metrics(tmp_path / "q3", CORRELATION)) > 0.99
@@ -208,19 +251,13 @@ def test_a_stopped_actor_is_named_and_ends_the_run(data: Path, tmp_path: Path) -
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        metrics_file = tmp_path / "hung" / "metrics.jsonl"
-        deadline = time.monotonic() + 200
-        while not metrics_file.exists() and time.monotonic() < deadline:
-            time.sleep(0.5)
-        servers = [p for p in psutil.Process(process.pid).children(recursive=True) if "WorkerDict" in p.name()]
-        servers = servers or [
-            p for p in psutil.Process(process.pid).children(recursive=True) if "WorkerDict" in " ".join(p.cmdline())
-        ]
-        assert servers, "no policy worker process found"
-        os.kill(servers[0].pid, signal.SIGSTOP)
+        wait_for((tmp_path / "hung" / "metrics.jsonl").exists, "first step", 250)
+        workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "WorkerDict" in p.name()]
+        assert workers, "no policy worker process found"
+        os.kill(workers[0].pid, signal.SIGSTOP)
         _, stderr = process.communicate(timeout=200)
     finally:
         process.kill()
     assert process.returncode != 0
     assert "guards.stage_timeout_s=90" in stderr and "policy worker 0" in stderr
-    assert not psutil.pid_exists(servers[0].pid) or psutil.Process(servers[0].pid).status() == psutil.STATUS_ZOMBIE
+    wait_for(lambda: not workers[0].is_running() or workers[0].status() == psutil.STATUS_ZOMBIE, "end of it", 20)
