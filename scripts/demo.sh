@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole project on a laptop: `bash scripts/demo.sh [--fresh]`. No GPU, no download of models or data, about 20 minutes.
+# The whole project on a laptop: `bash scripts/demo.sh [--fresh]`. No GPU, no download of models or data, about 12 minutes.
 #
 # Makes the environment, a data set and a cold start, improves that by GRPO through verl, Ray and vLLM, evaluates both on the
 # same held-out items and writes runs/demo/report.html. A stage that is finished is not run again while its command, its code

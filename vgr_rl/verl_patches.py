@@ -1,7 +1,8 @@
 """Every place where verl 0.9.1 has no plug-in point and is changed at import time.
 
 Each patch says why it exists; `tests/training/test_verl_patches.py` and `test_start_cost.py` hold a test for each that
-fails when upstream no longer needs it. `apply` runs once in every process through the `verl.plugins` entry point and is idempotent.
+fails when upstream no longer needs it. `apply` runs once in every process through the `verl.plugins` entry point and is
+idempotent.
 """
 
 import contextlib

@@ -119,6 +119,20 @@ def test_all_problems_are_reported_at_once(tiny: Path) -> None:
     assert "rollout.n=1" in text and "train_batch_size=128" in text
 
 
+def test_a_reward_of_ones_own_is_one_override(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from rewards.score import Score\n\n"
+        "class Short:\n"
+        "    def __init__(self, limit: int): self.limit = limit\n"
+        "    def __call__(self, trace, sample):\n"
+        "        return Score(float(len(trace.text) < self.limit), {'short': 1.0})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tiny, "+reward.terms.mine={use: 'mine.py:Short', weight: 0.5, params: {limit: 9}}")
+    assert "mine x 0.5" in dict(make_plan(config).facts)["reward"]
+    assert config.reward.terms.mine.use == f"{tmp_path}/mine.py:Short"
+
+
 def test_gpus_that_are_not_there_are_an_error_naming_the_hardware(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -23,3 +23,11 @@ def test_policy_workers_know_vllms_sleep_level_without_importing_vllm():
     assert output_of("import vgr_rl.training.engine; " + adapter + answer) == "2/False"
     # fails when verl no longer needs the patch, or has another level
     assert output_of(adapter + answer) == "2/True"
+
+
+@pytest.mark.slow
+def test_verls_checkpoint_engine_imports_vllm_for_a_transport_that_is_not_there():
+    code = "import sys, verl.checkpoint_engine; print('vllm' in sys.modules)"
+    assert output_of(code) == "False"
+    # fails when verl no longer needs the patch
+    assert output_of("import os; os.environ['VERL_USE_EXTERNAL_PLUGINS'] = 'none'; " + code) == "True"

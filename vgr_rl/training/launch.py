@@ -56,6 +56,10 @@ def _derive(config: DictConfig) -> None:
                 config.actor_rollout_ref[owner][key] = min(
                     config.actor_rollout_ref[owner][key], max(1, sequences // workers)
                 )
+        for term in config.reward.terms.values():
+            file, colon, name = str(term.use).rpartition(":") if term else ("", "", "")
+            if colon and file.endswith(".py"):  # reward workers may run in another folder
+                term.use = f"{Path(file).absolute()}:{name}"
         if config.model.freeze:
             config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
 
