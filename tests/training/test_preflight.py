@@ -164,6 +164,7 @@ def test_a_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
         ModelSpec.load(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_with_2_and_one_message_and_writes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vgr_rl.main", "model.path=/nowhere", "data.make=null", "run_dir=out"]
     result = subprocess.run(

@@ -1,7 +1,6 @@
 """The rollout server with a real engine and a real model, without Ray."""
 
 import asyncio
-import os
 from types import MethodType, SimpleNamespace
 
 import pytest
@@ -14,8 +13,8 @@ from vgr_rl.training.prompts import PromptEncoder
 from vgr_rl.training.vision_tokens import banned_token_ids
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.environ.get("VERL_PLATFORM") != "cpu", reason="the in-process engine is for CPUs"),
+    pytest.mark.e2e,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the in-process engine is for CPUs"),
 ]
 FAMILY, N, MAX_TOKENS = "qwen2_5_vl", 3, 12
 

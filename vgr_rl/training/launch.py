@@ -62,6 +62,7 @@ def _derive(config: DictConfig) -> None:
                 term.use = f"{Path(file).absolute()}:{name}"
         if config.model.freeze:
             config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
+    OmegaConf.resolve(config)  # the workers do not know our resolvers
 
 
 def prepare_data(config: DictConfig) -> None:
