@@ -17,6 +17,8 @@ def unanswering(actors: Mapping[str, Any], timeout_s: float) -> list[str]:
 
     An actor whose method is still running (a collective that waits, a stopped process) does not answer.
     """
+    if not actors:
+        return []
     import ray
 
     pending = {actor.__ray_call__.remote(_process_id): name for name, actor in actors.items()}
