@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,15 +164,16 @@ def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ray_cluster(tmp_path: Path) -> Iterator[str]:
+def ray_cluster() -> Iterator[str]:
     """A cluster that was there before the run: `ray start --head` on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="vr")  # short: Ray's sockets lie below it
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--include-dashboard=false"]
     options = [f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=16", "--num-gpus=1"]
     head = subprocess.Popen(
-        [*ray, *options, "--object-store-memory=400000000", f"--temp-dir={tmp_path}/r"],
+        [*ray, *options, "--object-store-memory=400000000", f"--temp-dir={folder}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env={**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
     )  # fmt: skip
@@ -178,14 +181,12 @@ def ray_cluster(tmp_path: Path) -> Iterator[str]:
         wait_for(lambda: listens(port), "Ray's head node", 60)
         yield f"127.0.0.1:{port}"
     finally:
-        children = psutil.Process(head.pid).children(recursive=True)
-        for process in [psutil.Process(head.pid), *children]:
+        processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _, alive = psutil.wait_procs(children, timeout=20)
-        for process in alive:
-            process.kill()
-        head.wait(timeout=20)
+                process.kill()
+        psutil.wait_procs(processes, timeout=20)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def listens(port: int) -> bool:
