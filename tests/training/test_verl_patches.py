@@ -1,8 +1,10 @@
 """Each patch of vgr_rl/verl_patches.py is still needed: upstream, unpatched, still shows the fault it mends."""
 
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,28 @@ batch = TensorDict({"input_ids": ids, "position_ids": positions}, batch_size=2)
 tu.maybe_fix_3d_position_ids(batch)
 print([tuple(row.shape) for row in batch["position_ids"].unbind()])
 """
+
+JOB_ID = """
+from ray.runtime_context import RuntimeContext
+RuntimeContext.get_job_id = lambda self: "01000000"
+from vgr_rl import verl_patches
+verl_patches.tell_runs_on_one_machine_apart()
+print(RuntimeContext.get_job_id(None))
+"""
+
+
+def test_verl_names_the_sockets_of_its_weight_sync_after_the_ray_job() -> None:
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "workers" / "rollout" / "vllm_rollout"
+    assert "rl-colocate-zmq-{job_id}-replica" in (folder / "vllm_rollout.py").read_text()
+    assert "rl-colocate-zmq-{job_id}-replica" in (folder / "utils.py").read_text()
+    assert (
+        'environ["VERL_RAY_JOB_ID"] = ray.get_runtime_context().get_job_id()'
+        in (folder / "vllm_async_server.py").read_text()
+    )
+    assert run(JOB_ID, VGR_RUN_ID="abc").stdout.split()[-1] == "01000000-abc"
+    assert run(JOB_ID, VGR_RUN_ID="").stdout.split()[-1] == "01000000"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
         from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
         runtime_env = OmegaConf.to_container(OmegaConf.create(get_ppo_ray_runtime_env(config)))
-    runtime_env["env_vars"] |= env | forwarded | {"TRANSFER_QUEUE_ENABLE": "1"}
+    runtime_env["env_vars"] |= env | forwarded
+    runtime_env["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1", "VGR_RUN_ID": uuid.uuid4().hex[:12]}
     kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.WARNING}
     # Ray tells every user of a local cluster that it protects the cluster with a token
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
