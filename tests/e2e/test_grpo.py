@@ -203,13 +203,20 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None
         time.sleep(0.2)
 
 
-def test_the_other_family_runs_on_a_cluster_that_was_there_before(
+def test_the_other_family_runs_on_a_cluster_that_was_there_before_beside_a_local_run(
     data: Path, tmp_path: Path, ray_cluster: dict[str, str]
 ) -> None:
-    result = train(
-        tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2",
-        **ray_cluster,
-    )  # fmt: skip
+    with open(tmp_path / "beside.log", "w") as log:
+        overrides = ("trainer.total_training_steps=3", "trainer.save_freq=-1")
+        beside = subprocess.Popen(command(tmp_path / "beside", data, *overrides), stderr=log, stdout=log)
+    try:
+        result = train(
+            tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2",
+            **ray_cluster,
+        )  # fmt: skip
+        assert beside.wait(timeout=200) == 0, (tmp_path / "beside.log").read_text()[-4000:]
+    finally:
+        beside.kill()
     assert result.returncode == 0, result.stderr[-4000:]
     assert "boxes in norm1000" in result.stderr
     assert min(metrics(tmp_path / "q3", CORRELATION)) > 0.99
