@@ -46,7 +46,9 @@ stage() { # NAME TITLE DURATION OUTPUT STAGES FILES COMMAND...
     fi
     say "[$name] $title (about $duration; log: $log)"
     rm -f "$STAMPS/$name"
-    if [ -n "$output" ]; then rm -rf "$output"; fi
+    # what an interrupted stage has left is gone on from, when it was made by the same command and code
+    if [ -n "$output" ] && [ "$(cat "$STAMPS/$name.started" 2>/dev/null)" != "$key" ]; then rm -rf "$output"; fi
+    printf '%s\n' "$key" >"$STAMPS/$name.started"
     run_contained --log "$log" "$VENV/bin/$1" "${@:2}" || stage_failed "$name" "$log" $?
     printf '%s\n' "$key" "$((SECONDS - start))" >"$STAMPS/$name"
     write_seconds

@@ -113,7 +113,7 @@ install() {
     say "  installed in $((SECONDS - start)) s"
 }
 
-[ "$(uname -s)" = Linux ] || fail "the pinned packages exist for Linux only, this is $(uname -s); use the image in docker/"
+[ "$(uname -s)" = Linux ] || fail "the pinned packages exist for Linux only, this is $(uname -s)"
 [ -f "$LOCK" ] || fail "no stack named '$STACK'; expected cpu or gpu"
 if installed; then exit 0; fi
 mkdir -p "$(dirname "$VENV")"

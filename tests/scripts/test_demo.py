@@ -119,6 +119,13 @@ def test_a_changed_recipe_runs_what_depends_on_it_without_what_was_left_there(ch
     assert not (checkout.demo / "grpo" / "old_checkpoint").exists()
 
 
+def test_an_interrupted_stage_goes_on_from_what_it_left(checkout: Checkout):
+    checkout.run(STUB_FAILS="main")
+    (checkout.demo / "grpo" / "checkpoint").touch()
+    checkout.run()
+    assert (checkout.demo / "grpo" / "checkpoint").exists()
+
+
 def test_a_removed_result_is_made_again(checkout: Checkout):
     checkout.run()
     checkout.new_calls()

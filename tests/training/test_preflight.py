@@ -15,6 +15,7 @@ from vgr_rl.config import recipes, resolvers, search_path
 from vgr_rl.errors import ConfigError
 from vgr_rl.prepare import main as prepare
 from vgr_rl.training import launch, preflight
+from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.model_spec import ModelSpec
 from vgr_rl.training.plan import make_plan
 
@@ -105,6 +106,10 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
             "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=48",
             "ppo_micro_batch_size_per_gpu=48 must divide the 128",
         ),
+        ("trainer.total_training_steps=abc", "trainer.total_training_steps=abc but a number is expected"),
+        ("actor_rollout_ref.actor.optim.lr=fast", "actor_rollout_ref.actor.optim.lr=fast but a number is expected"),
+        ("model.freeze=[visoin]", "model.freeze=['visoin'] but expected some, not all, of vision"),
+        ("model.freeze=[vision,language,head]", "expected some, not all"),
         ("trainer.n_gpus_per_node=3", "cannot be split over"),
         ("reward.terms.dual_iou.use=dual_uoi", "dual_uoi"),
         ("+reward.terms.dual_iou.params.recal=false", "recal"),
@@ -112,6 +117,22 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
 )
 def test_bad_input_names_the_knob(tiny: Path, override: str, message: str) -> None:
     assert message in problems(tiny_config(tiny, override))
+
+
+def test_a_mistyped_file_is_an_error_and_makes_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tiny, "data.train_files=nope.parquet")
+    make_missing(config.data.make, launch.data_files(config))
+    assert list(tmp_path.iterdir()) == []
+    text = problems(config)
+    assert "nope.parquet" in text and "hold 0 samples" not in text
+
+
+def test_a_term_without_weight_counts_once(tiny: Path) -> None:
+    config = tiny_config(tiny, "+reward.terms.mine={use: format}")
+    assert "mine x 1" in dict(make_plan(config).facts)["reward"]
 
 
 def test_all_problems_are_reported_at_once(tiny: Path) -> None:

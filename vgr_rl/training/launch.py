@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vgr_rl.errors import ConfigError
 from vgr_rl.training import environment
 from vgr_rl.training.console import Console
+from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.preflight import MICRO_BATCHES
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.shared_memory import SegmentGuard
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
     _derive(config)
     from vgr_rl.training.plan import make_plan
 
-    prepare_data(config)
+    make_missing(config.data.get("make"), data_files(config))
     plan = make_plan(config)
     for line in plan.lines():
         logger.info("%s", line)
@@ -64,16 +64,6 @@ def _derive(config: DictConfig) -> None:
         if config.model.freeze:
             config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
     OmegaConf.resolve(config)  # the workers do not know our resolvers
-
-
-def prepare_data(config: DictConfig) -> None:
-    """Make the data files when they do not exist and the data group says how (`data.make`)."""
-    make = config.data.get("make")
-    missing = [file for file in data_files(config) if not Path(file).exists()]
-    if not missing or make is None:
-        return
-    logger.info("data: %s missing, making it with %s", missing[0], make["_target_"])
-    instantiate(make)
 
 
 def data_files(config: DictConfig) -> list[str]:

@@ -59,7 +59,12 @@ class ModelSpec:
             hf_config = AutoConfig.from_pretrained(folder)
             image_processor = AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"model.path={path} cannot be read as a vision-language checkpoint: {error}") from error
+            raise ConfigError(
+                f"model.path={path} is no folder here, and could not be read as a hub id of a vision-language "
+                f"checkpoint: {error}"
+                if not Path(folder).exists()
+                else f"model.path={path} cannot be read as a vision-language checkpoint: {error}"
+            ) from error
         token_ids = tuple(int(getattr(hf_config, key)) for key in VISION_TOKEN_KEYS if hasattr(hf_config, key))
         if not token_ids:
             raise ConfigError(f"model.path={path} ({hf_config.model_type}) has no image tokens: not a vision model")

@@ -36,6 +36,9 @@ def make_plan(config: DictConfig) -> Plan:
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    wrong = preflight.check_values(config)
+    if wrong:
+        raise ConfigError(f"{len(wrong)} value(s) cannot be used:\n{bullet_list(wrong)}")
     spec = ModelSpec.load(config.model.path, config.model.frame, config.model.min_pixels, config.model.max_pixels)
     folder = str(Path(config.model.path).expanduser())
     missing_gpus = preflight.check_accelerators(config)
@@ -44,8 +47,9 @@ def make_plan(config: DictConfig) -> Plan:
     train, problems_train = _check_data(config, "train_files", tokenizer, spec)
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
     problems += problems_train + problems_val + _check_rewards(config)
-    problems += preflight.check_batch(config, train.samples)
-    problems += _check_checkpoints(config, spec, _total_steps(config, train.samples))
+    if not problems_train:
+        problems += preflight.check_batch(config, train.samples)
+        problems += _check_checkpoints(config, spec, _total_steps(config, train.samples))
     if problems:
         raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
     counts = memory.count_parameters(AutoConfig.from_pretrained(folder))
@@ -131,7 +135,7 @@ def _facts(
         patch_pixels,
     )
     kl = f"KL loss {actor.kl_loss_coef} ({actor.kl_loss_type})" if actor.use_kl_loss else "no KL"
-    terms = ", ".join(f"{name} x {term.weight:g}" for name, term in config.reward.terms.items() if term)
+    terms = ", ".join(f"{name} x {term.get('weight', 1.0):g}" for name, term in config.reward.terms.items() if term)
     return [
         ("model", f"{config.model.path} ({spec.architecture}, {total:,} parameters)"),
         ("frame", f"boxes in {spec.frame}; images resized to multiples of {rule.factor} px, "

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vgr_rl.data.schema import IMAGE_TAG, Row
+from vgr_rl.training.memory import COMPONENTS
 from vgr_rl.training.model_spec import ModelSpec
 
 SUPPORTED_ARCHITECTURES = (
@@ -16,6 +17,20 @@ SUPPORTED_ARCHITECTURES = (
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLMoeForConditionalGeneration",
 )
+NUMBERS: dict[str, type | tuple[type, ...]] = {
+    "trainer.total_training_steps": int,
+    "trainer.total_epochs": int,
+    "trainer.save_freq": int,
+    "trainer.nnodes": int,
+    "trainer.n_gpus_per_node": int,
+    "data.train_batch_size": int,
+    "data.max_prompt_length": int,
+    "data.max_response_length": int,
+    "actor_rollout_ref.rollout.n": int,
+    "actor_rollout_ref.rollout.temperature": (int, float),
+    "actor_rollout_ref.actor.ppo_mini_batch_size": int,
+    "actor_rollout_ref.actor.optim.lr": (int, float),
+}
 MICRO_BATCHES = (
     ("actor", "ppo_micro_batch_size_per_gpu"),
     ("ref", "log_prob_micro_batch_size_per_gpu"),
@@ -49,6 +64,21 @@ def check_architecture(spec: ModelSpec) -> list[str]:
         f"model.path={spec.path} holds a {spec.architecture} (model_type {spec.model_type}) but one of "
         f"{', '.join(SUPPORTED_ARCHITECTURES)} is needed"
     ]
+
+
+def check_values(config: DictConfig) -> list[str]:
+    """Return what has the wrong type or names something that does not exist, before it is used in arithmetic."""
+    problems = []
+    for key, kind in NUMBERS.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            problems.append(f"{key}={value} but a number is expected")
+    unknown = sorted(set(config.model.freeze) - set(COMPONENTS))
+    if unknown or set(config.model.freeze) == set(COMPONENTS):
+        problems.append(
+            f"model.freeze={list(config.model.freeze)} but expected some, not all, of {', '.join(COMPONENTS)}"
+        )
+    return problems
 
 
 def check_batch(config: DictConfig, train_samples: int) -> list[str]:

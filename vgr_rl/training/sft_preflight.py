@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vgr_rl.data.schema import SftRow, write_sft
@@ -13,6 +12,7 @@ from vgr_rl.data.sharegpt import read_conversations
 from vgr_rl.errors import ConfigError
 from vgr_rl.training.chat_encoding import ChatEncoder
 from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, step_of
+from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.model_spec import ModelSpec
 from vgr_rl.training.sft_rows import SftTable, check_row
 
@@ -147,7 +147,7 @@ def _check_batch(config: DictConfig, processes: int) -> None:
 
 def _with_parquet_files(config: DictConfig, work_dir: Path, spec: ModelSpec) -> DictConfig:
     config = OmegaConf.create(config)  # type: ignore[assignment]
-    _make_missing(config)
+    make_missing(config.data.get("make"), _as_list(config.data.train_files) + _as_list(config.data.val_files))
     with open_dict(config):
         for split in ("train", "val"):
             files = _as_list(config.data[f"{split}_files"])
@@ -161,15 +161,6 @@ def _with_parquet_files(config: DictConfig, work_dir: Path, spec: ModelSpec) -> 
             share = config.data.train_batch_size // (config.trainer.nnodes * config.trainer.n_gpus_per_node)
             config.data.micro_batch_size_per_gpu = min(share, config.data.micro_batch_size_per_gpu)
     return config
-
-
-def _make_missing(config: DictConfig) -> None:
-    make = config.data.get("make")
-    files = _as_list(config.data.train_files) + _as_list(config.data.val_files)
-    missing = [file for file in files if not Path(file).exists()]
-    if make and missing:
-        logger.info("%s does not exist: making it with %s", missing[0], make["_target_"])
-        instantiate(make)
 
 
 def to_parquet(file: Path, work_dir: Path, spec: ModelSpec, boxes: str) -> str:
