@@ -58,15 +58,16 @@ def test_hydra_refuses_a_wrong_key() -> None:
         sft_config("optim.learning_rate=1")
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny/base"])
-def test_recipes_set_only_keys_that_exist(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_set_only_keys_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "nothing.yaml").write_text("{}\n")
-    assert name in list_recipes("sft")
+    names = [name for name in list_recipes("sft") if name != "nothing"]
+    assert "tiny" in names
     free = ("data.make.",)  # arguments of a function
-    extra = _keys(sft_config(f"recipe={name}")) - _keys(sft_config("recipe=nothing"))
-    assert not {key for key in extra if not key.startswith(free)}
+    for name in names:
+        extra = _keys(sft_config(f"recipe={name}")) - _keys(sft_config("recipe=nothing"))
+        assert not {key for key in extra if not key.startswith(free)}, name
 
 
 @pytest.mark.parametrize("hardware", ["cpu", "1gpu", "8gpu"])

@@ -30,7 +30,7 @@ def recipe_roots() -> tuple[Path, ...]:
 def find_recipe(name: str, entry: str) -> Path | None:
     """Return the file of recipe `name` for `entry`, or None when there is none.
 
-    Example: `("tiny", "sft")` gives recipes/tiny/sft.yaml, `("tiny/base", "sft")` gives recipes/tiny/base.yaml.
+    Example: `("tiny", "sft")` gives recipes/tiny/sft.yaml, `("tiny/mine", "sft")` gives recipes/tiny/mine.yaml.
     """
     name = name.removesuffix(".yaml")
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
