@@ -1,11 +1,14 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_torchvision_resizes_and_its_missing_operators_raise():
     code = """
 import torch, torchvision

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CONTAINED = Path(__file__).parents[2] / "scripts" / "contained.py"
-pytestmark = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs Linux")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs Linux")]
 
 
 def start(*command: str, log: Path | None = None) -> subprocess.Popen[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 STAGES = ["data", "cold_start", "grpo", "evaluate", "report"]
 ENTRIES = ["prepare", "sft", "main", "evaluate", "report"]

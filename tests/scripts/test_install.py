@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 STUB = """#!/usr/bin/env bash
 # Answers what install.sh asks of Python, notes pip's calls in $STUB_CALLS.
