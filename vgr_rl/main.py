@@ -6,29 +6,20 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vgr_rl.config import recipes, resolvers, search_path
-from vgr_rl.errors import ConfigError
-
-logger = logging.getLogger("vgr_rl")
+from vgr_rl.config import entry
 
 
 @hydra.main(config_path="config", config_name="main", version_base="1.3")
 def _main(config: DictConfig) -> None:
     from vgr_rl.training import launch
 
-    try:
-        launch.run(config)
-    except ConfigError as error:  # here, since Hydra turns exceptions into a traceback and exit code 1
-        logger.error("error: %s", error)
-        sys.exit(2)
+    entry.run_or_exit(launch.run, config)
 
 
 def main() -> None:
     """Run the command line entry; exit code 2 means that the configuration, the data or the machine does not fit."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    recipes.register()
-    resolvers.register()
-    search_path.register()
+    entry.register()
     _main()
 
 

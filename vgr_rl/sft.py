@@ -6,8 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vgr_rl.config import recipes, resolvers, search_path
-from vgr_rl.errors import ConfigError
+from vgr_rl.config import entry
 
 logger = logging.getLogger("vgr_rl.sft")
 
@@ -16,20 +15,14 @@ logger = logging.getLogger("vgr_rl.sft")
 def _main(config: DictConfig) -> None:
     from vgr_rl.training import sft_launch
 
-    try:
-        sft_launch.run(config)
-    except ConfigError as error:
-        logger.error("error: %s", error)
-        sys.exit(2)
+    entry.run_or_exit(sft_launch.run, config)
 
 
 def main() -> None:
     """Run the command line entry; exit code 2 means that the configuration, the data or the machine does not fit."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("vgr_rl").setLevel(logging.INFO)
-    recipes.register()
-    resolvers.register()
-    search_path.register()
+    entry.register()
     _main()
 
 
