@@ -39,6 +39,12 @@ def test_any_text_parses(text: str, frame: Frame, prefill: str) -> None:
         assert box.box_frame[0] < box.box_frame[2] and box.box_frame[1] < box.box_frame[3]
         assert box.box_orig_px == GEOMETRY.to_orig(box.box_frame, frame)
         assert re.fullmatch(r"<box>.*</box>", trace.text[slice(*box.span)], re.DOTALL)
+    for span, inside, tag in ((trace.think_span, trace.think, "think"), (trace.answer_span, trace.answer, "answer")):
+        assert (span is None) == (inside is None)
+        if span is not None:
+            assert trace.text[: span[0]].endswith(f"<{tag}>") and trace.text.startswith(f"</{tag}>", span[1])
+            assert trace.text[slice(*span)].strip() == inside
+    assert trace.segs == trace.text.count("[SEG]")
 
 
 @settings(max_examples=500)
@@ -65,6 +71,8 @@ def test_a_whole_response() -> None:
     assert box.box_frame == (20, 40, 60, 80)
     assert box.box_orig_px == (10.0, 10.0, 30.0, 20.0)
     assert trace.text[slice(*box.span)] == "<box>[20,40,60,80]</box>"
+    assert trace.think_span is not None and trace.text[slice(*trace.think_span)] == response.partition("</think>")[0]
+    assert trace.answer_span is not None and trace.text[slice(*trace.answer_span)] == " b "
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,15 @@ def test_seg_tokens_are_split_by_the_only_answer() -> None:
     for other in (text + "<answer>e</answer>", "a [SEG]"):
         trace = parse_trace(other, GEOMETRY, "model_px")
         assert (trace.seg_reasoning, trace.seg_answer) == ((), ())
+
+
+def test_predicted_masks_are_kept_as_they_are() -> None:
+    masks = [{"size": [50, 100], "counts": [5000]}, None]
+    trace = parse_trace("a [SEG]</think><answer>b [SEG]</answer>", GEOMETRY, "model_px", masks=masks)
+    assert trace.masks == tuple(masks)
+    assert trace.segs == 2
+    assert parse_trace("a [SEG]", GEOMETRY, "model_px").masks is None
+    assert parse_trace("a", GEOMETRY, "model_px", masks=[]).masks == ()
 
 
 def test_an_unknown_frame_is_an_error_even_without_a_box() -> None:

@@ -4,16 +4,19 @@ The parser is total (no string makes it raise), runs in time linear in the text,
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vgr_rl.grounding.frames import Box, Frame, ImageGeometry
+from vgr_rl.grounding.masks import Rle
 
 # Lazy matching is quadratic on openers that are never closed: only search up to the last closer of the text.
 _BOX = re.compile(
     r"<box>(?:\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\])?.*?</box>",
     re.DOTALL,
 )
-_SEG = "[SEG]"
+SEG = "[SEG]"
+"""The token that stands for one predicted mask (VRT, arXiv 2512.05091)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ class Trace:
         malformed: how many `<box>` openers gave no box; everything after the last closing tag counts once.
         seg_reasoning: which `[SEG]` tokens of the response (0 for the first) stand before the answer.
         seg_answer: which of them stand inside the answer. Both are empty unless there is exactly one answer.
+        segs: how many `[SEG]` tokens the response has in all.
+        think_span: first and one-past-last character in `text` of what stands between the tags of `think`, or None.
+        answer_span: the same for `answer`.
+        masks: the predicted masks, one for each `[SEG]` in order, or None when none were made for this response. An
+            entry is None when that one mask could not be decoded.
     """
 
     text: str
@@ -52,10 +60,20 @@ class Trace:
     malformed: int
     seg_reasoning: tuple[int, ...]
     seg_answer: tuple[int, ...]
+    segs: int = 0
+    think_span: tuple[int, int] | None = None
+    answer_span: tuple[int, int] | None = None
+    masks: tuple[Rle | None, ...] | None = None
 
 
 def parse_trace(
-    response: str, geometry: ImageGeometry, frame: Frame, *, prefill: str = "<think>", max_boxes: int = 4096
+    response: str,
+    geometry: ImageGeometry,
+    frame: Frame,
+    *,
+    prefill: str = "<think>",
+    max_boxes: int = 4096,
+    masks: Sequence[Rle | None] | None = None,
 ) -> Trace:
     """Parse a response by the rules of TreeVGR's released code (arXiv 2507.07999).
 
@@ -70,6 +88,8 @@ def parse_trace(
             does although their model reads a resized image.
         prefill: text that the prompt already ended with; put back in front unless the response starts with it.
         max_boxes: boxes past this many count as malformed.
+        masks: what a segmenter made of the response, one entry for each `[SEG]` in order; stored as it is, whatever its
+            length.
 
     Raises:
         ValueError: when `frame` is unknown; never because of `response`.
@@ -95,6 +115,10 @@ def parse_trace(
         malformed=malformed,
         seg_reasoning=seg_reasoning,
         seg_answer=seg_answer,
+        segs=text.count(SEG),
+        think_span=think,
+        answer_span=answer,
+        masks=None if masks is None else tuple(masks),
     )
 
 
@@ -108,9 +132,9 @@ def _span(text: str, opener: str, closer: str, start: int = 0) -> tuple[int, int
 
 def _segs(text: str, answer: tuple[int, int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return which `[SEG]` tokens stand before and which inside the only answer."""
-    if answer is None or _SEG not in text or _span(text, "<answer>", "</answer>", start=answer[1]) is not None:
+    if answer is None or SEG not in text or _span(text, "<answer>", "</answer>", start=answer[1]) is not None:
         return (), ()
-    before, inside = text.count(_SEG, 0, answer[0]), text.count(_SEG, *answer)
+    before, inside = text.count(SEG, 0, answer[0]), text.count(SEG, *answer)
     return tuple(range(before)), tuple(range(before, before + inside))
 
 
