@@ -8,7 +8,7 @@ composed.value, composed.parts, composed.status
 """
 
 from rewards.accuracy import Accuracy
-from rewards.compose import Composed, Composer, Term
+from rewards.compose import Composed, Composer, RewardSets, Term
 from rewards.dual_iou import DualIoU
 from rewards.format import Format
 from rewards.score import Reward, Score, Status
@@ -24,6 +24,7 @@ __all__ = [
     "DualIoU",
     "Format",
     "Reward",
+    "RewardSets",
     "Score",
     "Status",
     "Term",

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rewards.load import load_reward
@@ -13,7 +13,7 @@ from vgr_rl.grounding.trace import Trace
 
 logger = logging.getLogger(__name__)
 
-_TERM_KEYS = frozenset({"name", "use", "weight", "params"})
+_TERM_KEYS = frozenset({"use", "weight", "params"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,35 +98,146 @@ class Composer:
             return Composed(math.nan, parts, "failed", scores)
         return Composed(value, parts, "ok" if "ok" in statuses else "not_applicable", scores)
 
+    def at(self, progress: float) -> "Composer":
+        """Return the composer of one moment of training: terms with a schedule have the values of that moment.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+        """
+        terms = tuple(_term_at(term, progress) for term in self.terms)
+        return self if all(new is old for new, old in zip(terms, self.terms, strict=True)) else Composer(terms)
+
     @classmethod
-    def from_config(cls, config: Sequence[Mapping[str, Any]]) -> "Composer":
+    def from_config(cls, config: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any] | None]) -> "Composer":
         """Build a composer from the `reward.terms` of a config.
 
-        Each entry has `name`, and may have `weight` (1.0), `params` (passed on by name) and `use`: a built-in reward
-        (the name, when left out), `package.module:object` or `path/to/file.py:object`.
+        Args:
+            config: `{name: entry}`, where a null leaves the term out, or a list of entries with a `name` each. An
+                entry may have `weight` (1.0), `params` (passed on by name) and `use`, which says where the reward is
+                as in `rewards.load.load_reward` (the name, when left out).
 
         Raises:
             ValueError: when an entry has an unknown key, or its reward cannot be found or refuses its parameters.
 
         Example:
-            >>> [term.name for term in Composer.from_config([{"name": "format"}, {"name": "dual_iou"}]).terms]
-            ['format', 'dual_iou']
+            >>> composer = Composer.from_config({"format": {}, "boxes": {"use": "dual_iou", "weight": 2}})
+            >>> [(term.name, term.weight) for term in composer.terms]
+            [('format', 1.0), ('boxes', 2.0)]
         """
-        return cls(tuple(_term(f"reward.terms[{index}]", entry) for index, entry in enumerate(config)))
+        return cls(tuple(_term(f"reward.terms.{name}", name, entry) for name, entry in _named_entries(config)))
 
 
-def _term(where: str, entry: Mapping[str, Any]) -> Term:
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"{where}={entry!r} but expected a mapping with the keys {', '.join(sorted(_TERM_KEYS))}")
-    if unknown := sorted(set(entry) - _TERM_KEYS):
-        raise ValueError(f"{where} has the key {unknown[0]!r} but expected {', '.join(sorted(_TERM_KEYS))}")
-    name, weight = entry.get("name"), entry.get("weight", 1.0)
+@dataclass(frozen=True, slots=True)
+class RewardSets:
+    """One composer for each data source, and one for the sources that have none of their own.
+
+    Attributes:
+        default: grades the samples of every other source.
+        by_source: composer by `Sample.data_source`.
+    """
+
+    default: Composer
+    by_source: Mapping[str, Composer] = field(default_factory=dict)
+
+    def score(self, trace: Trace, sample: Sample) -> Composed:
+        """Grade one response with the terms of its sample's data source; never raises because of a term."""
+        return self.by_source.get(sample.data_source, self.default).score(trace, sample)
+
+    def at(self, progress: float) -> "RewardSets":
+        """Return the reward sets of one moment of training, `progress` in [0, 1]; see `Composer.at`."""
+        by_source = {source: composer.at(progress) for source, composer in self.by_source.items()}
+        return RewardSets(self.default.at(progress), by_source)
+
+    @classmethod
+    def from_config(
+        cls,
+        terms: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any] | None],
+        by_source: Mapping[str, Mapping[str, Mapping[str, Any] | None]] | None = None,
+    ) -> "RewardSets":
+        """Build the composers from `reward.terms` and what `reward.by_source` changes for single sources.
+
+        Args:
+            terms: what `Composer.from_config` takes.
+            by_source: `{data_source: {name: change}}`. A change to a term of `terms` is laid over it: what it does not
+                name stays, parameter by parameter (with another `use`, no parameter stays). A null leaves the term
+                out; a new name adds a term.
+
+        Raises:
+            ValueError: as `Composer.from_config`, and when a null names no term.
+
+        Example:
+            >>> terms = {"accuracy": {}, "format": {}, "dual_iou": {"params": {"matching": "hungarian"}}}
+            >>> change = {"format": None, "dual_iou": {"weight": 2, "params": {"recall": False}}}
+            >>> sets = RewardSets.from_config(terms, {"visdrone": change})
+            >>> [(term.name, term.weight) for term in sets.by_source["visdrone"].terms]
+            [('accuracy', 1.0), ('dual_iou', 2.0)]
+        """
+        default = dict(_named_entries(terms))
+        return cls(
+            Composer.from_config(terms),
+            {source: _composer_of_source(source, default, changes) for source, changes in (by_source or {}).items()},
+        )
+
+
+def _named_entries(config: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return name and entry of every term of either form of the config, in order."""
+    if isinstance(config, Mapping):
+        return [(name, entry) for name, entry in config.items() if entry is not None]
+    named: list[tuple[str, Mapping[str, Any]]] = []
+    for index, entry in enumerate(config):
+        _check_mapping(f"reward.terms[{index}]", entry)
+        name = entry.get("name")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"reward.terms[{index}].name={name!r} but expected a name")
+        named.append((name, {key: value for key, value in entry.items() if key != "name"}))
+    return named
+
+
+def _composer_of_source(
+    source: str, default: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any] | None]
+) -> Composer:
+    where = f"reward.by_source.{source}"
+    _check_mapping(where, changes)
+    merged = dict(default)
+    for name, change in changes.items():
+        if change is not None:
+            merged[name] = _merged(f"{where}.{name}", merged.get(name, {}), change)
+        elif merged.pop(name, None) is None:
+            raise ValueError(f"{where}.{name} is null but reward.terms has only {', '.join(default)}")
+    if not merged:
+        raise ValueError(f"{where} leaves no term but at least one is needed")
+    return Composer(tuple(_term(f"{where}.{name}", name, entry) for name, entry in merged.items()))
+
+
+def _merged(where: str, entry: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    _check_mapping(where, change)
+    params = {} if change.get("use", entry.get("use")) != entry.get("use") else dict(entry.get("params") or {})
+    return {**entry, **change, "params": params | dict(change.get("params") or {})}
+
+
+def _term(where: str, name: str, entry: Mapping[str, Any]) -> Term:
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{where}.name={name!r} but expected a name")
+        raise ValueError(f"{where}: the name of a term must be text, not {name!r}")
+    _check_mapping(where, entry)
+    if unknown := sorted(map(str, set(entry) - _TERM_KEYS)):
+        raise ValueError(f"{where} has the key {unknown[0]!r} but expected {', '.join(sorted(_TERM_KEYS))}")
+    use, weight, params = entry.get("use") or name, entry.get("weight", 1.0), entry.get("params") or {}
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ValueError(f"{where}.weight={weight!r} but expected a number")
-    reward = load_reward(entry.get("use") or name, dict(entry.get("params") or {}), where=where)
-    return Term(name, reward, float(weight))
+    if not isinstance(use, str):
+        raise ValueError(f"{where}.use={use!r} but expected a name or a path")
+    _check_mapping(f"{where}.params", params)
+    return Term(name, load_reward(use, params, where=where), float(weight))
+
+
+def _check_mapping(where: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}={value!r} but expected a mapping")
+
+
+def _term_at(term: Term, progress: float) -> Term:
+    at = getattr(term.reward, "at", None)
+    return term if at is None else replace(term, reward=at(progress))
 
 
 def _graded(term: Term, trace: Trace, sample: Sample, taken: Collection[str]) -> Score:

@@ -1,4 +1,4 @@
-"""Find a reward by its name, by `package.module:object` or by `path/to/file.py:object`."""
+"""Find a reward by its name, by `package.module.object` or by `path/to/file.py:object`."""
 
 import functools
 import hashlib
@@ -11,19 +11,30 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from rewards.accuracy import Accuracy
-from rewards.dual_iou import DualIoU
-from rewards.format import Format
 from rewards.score import Reward
 
-BUILT_IN: Mapping[str, Callable[..., Reward]] = {"accuracy": Accuracy, "dual_iou": DualIoU, "format": Format}
+BUILT_IN: Mapping[str, str] = {
+    "accuracy": "rewards.accuracy:Accuracy",
+    "box_valid": "rewards.box_valid:BoxValid",
+    "dual_iou": "rewards.dual_iou:DualIoU",
+    "dual_mask_iou": "rewards.mask_iou:DualMaskIoU",
+    "format": "rewards.format:Format",
+    "length": "rewards.length:Length",
+    "mask_iou": "rewards.mask_iou:VRTMaskIoU",
+    "mean_ap": "rewards.mean_ap:MeanAP",
+    "multi_object": "rewards.multi_object:MultiObject",
+    "no_repeat": "rewards.no_repeat:NoRepeat",
+    "seg_format": "rewards.format:SegFormat",
+}
+"""Where each reward of this package is, by the name that `use` gives it; imported when it is used."""
 
 
 def load_reward(use: str, params: Mapping[str, Any], *, where: str = "reward") -> Reward:
     """Return the reward that `use` names: a class is called with `params`, a function has them bound.
 
     Args:
-        use: a built-in name, `package.module:object` or `path/to/file.py:object` (relative to the working directory).
+        use: a name in `BUILT_IN`, `package.module.object`, `package.module:object` or `path/to/file.py:object`
+            (relative to the working directory).
         params: keyword parameters.
         where: the config key, for error messages.
 
@@ -31,9 +42,7 @@ def load_reward(use: str, params: Mapping[str, Any], *, where: str = "reward") -
         ValueError: when nothing is found there, it is not callable, or it refuses the parameters. An error inside the
             user's own module while it is imported is passed on as it is.
     """
-    found = _find(use, where)
-    if not callable(found):
-        raise ValueError(f"{where}.use={use!r} is a {type(found).__name__} but expected a function or a class")
+    found = find_reward(use, where=where)
     signature = inspect.signature(found)
     try:
         signature.bind(**params) if inspect.isclass(found) else signature.bind_partial(**params)
@@ -45,19 +54,27 @@ def load_reward(use: str, params: Mapping[str, Any], *, where: str = "reward") -
     return cast(Reward, functools.partial(found, **params) if params else found)
 
 
-def _find(use: str, where: str) -> Any:
-    if ":" not in use:
-        if use not in BUILT_IN:
-            raise ValueError(
-                f"{where}.use={use!r} but expected one of {', '.join(sorted(BUILT_IN))}, "
-                "package.module:object or path/to/file.py:object"
-            )
-        return BUILT_IN[use]
-    place, _, name = use.rpartition(":")
+def find_reward(use: str, *, where: str = "reward") -> Callable[..., Any]:
+    """Return the class or function that `use` names, as `load_reward` finds it, without calling it.
+
+    Raises:
+        ValueError: when nothing is found there or it is not callable.
+    """
+    path = BUILT_IN.get(use, use)
+    separator = ":" if ":" in path else "."
+    place, _, name = path.rpartition(separator)
+    if not place:
+        raise ValueError(
+            f"{where}.use={use!r} but expected one of {', '.join(sorted(BUILT_IN))}, "
+            "package.module.object or path/to/file.py:object"
+        )
     module = _module_of_file(Path(place), use, where) if place.endswith(".py") else _module(place, use, where)
     if not hasattr(module, name):
         raise ValueError(f"{where}.use={use!r} but {place} has no {name!r}")
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not callable(found):
+        raise ValueError(f"{where}.use={use!r} is a {type(found).__name__} but expected a function or a class")
+    return cast(Callable[..., Any], found)
 
 
 def _module(name: str, use: str, where: str) -> ModuleType:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import TREEVGR, Accuracy, Composer, DualIoU, Format, Score, Term
+from rewards import TREEVGR, Accuracy, Composer, DualIoU, Format, RewardSets, Score, Term
 from vgr_rl.grounding import ImageGeometry, Sample, Size, Target, Trace, parse_trace
 
 SIZE = Size(64, 64)
@@ -139,6 +139,15 @@ def test_a_config_names_built_in_rewards() -> None:
     )
 
 
+def test_a_config_may_be_a_mapping_where_null_leaves_a_term_out() -> None:
+    composer = Composer.from_config({"accuracy": None, "boxes": {"use": "dual_iou", "weight": 2}, "format": {}})
+    assert composer.terms == (Term("boxes", DualIoU(), 2.0), Term("format", Format(), 1.0))
+    with pytest.raises(ValueError, match=r"terms\.1: the name of a term must be text"):
+        Composer.from_config({1: {"use": "format"}})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"terms\.format='on' but expected a mapping"):
+        Composer.from_config({"format": "on"})  # type: ignore[dict-item]
+
+
 def test_a_config_may_come_from_omegaconf() -> None:
     omegaconf = pytest.importorskip("omegaconf")
     config = omegaconf.OmegaConf.create([{"name": "dual_iou", "params": {"precision": False}}])
@@ -160,21 +169,21 @@ def test_a_config_finds_a_user_s_own_rewards(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for place in ("mine", "mine.py", str(tmp_path / "mine.py")):
+    for place in ("mine.", "mine:", "mine.py:", str(tmp_path / "mine.py:")):
         composer = Composer.from_config(
             [
-                {"name": "plain", "use": f"{place}:length"},
-                {"name": "constant", "use": f"{place}:Constant", "params": {"value": 0.25}},
+                {"name": "plain", "use": f"{place}length"},
+                {"name": "constant", "use": f"{place}Constant", "params": {"value": 0.25}},
             ]
         )
         assert composer.score(RIGHT, SAMPLE).value == len(RIGHT.text) + 0.25
-        composer = Composer.from_config([{"name": "bound", "use": f"{place}:length", "params": {"per": 2}}])
+        composer = Composer.from_config([{"name": "bound", "use": f"{place}length", "params": {"per": 2}}])
         assert composer.score(RIGHT, SAMPLE).value == len(RIGHT.text) / 2
-        for use, message in ((f"{place}:width", "has no 'width'"), (f"{place}:number", "is a int but expected")):
+        for use, message in ((f"{place}width", "has no 'width'"), (f"{place}number", "is a int but expected")):
             with pytest.raises(ValueError, match=message):
                 Composer.from_config([{"name": "x", "use": use}])
-        with pytest.raises(ValueError, match=r"terms\[0\].params.*'size'"):
-            Composer.from_config([{"name": "x", "use": f"{place}:length", "params": {"size": 2}}])
+        with pytest.raises(ValueError, match=r"terms\.x\.params.*'size'"):
+            Composer.from_config([{"name": "x", "use": f"{place}length", "params": {"size": 2}}])
 
 
 def test_a_user_s_file_that_breaks_says_so_each_time(tmp_path: Path) -> None:
@@ -187,12 +196,17 @@ def test_a_user_s_file_that_breaks_says_so_each_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"name": "acuracy"}, r"terms\[0\]\.use='acuracy'.*accuracy, dual_iou, format"),
-        ({"name": "accuracy", "wieght": 2}, r"terms\[0\] has the key 'wieght'.*weight"),
-        ({"name": "accuracy", "weight": "2"}, r"terms\[0\]\.weight='2'"),
+        ({"name": "acuracy"}, r"terms\.acuracy\.use='acuracy'.*accuracy, box_valid, dual_iou"),
+        ({"name": "accuracy", "wieght": 2}, r"terms\.accuracy has the key 'wieght'.*weight"),
+        ({"name": "accuracy", "weight": "2"}, r"terms\.accuracy\.weight='2'"),
         ({"use": "accuracy"}, r"terms\[0\]\.name=None"),
         ({"name": "accuracy", "params": {"max_chars": 1}}, r"max_chars.*accuracy takes max_answer_chars"),
+        ({"name": "accuracy", "params": "strict"}, r"terms\.accuracy\.params='strict' but expected a mapping"),
         ({"name": "x", "use": "no.such.module:reward"}, "there is no module 'no'"),
+        ({"name": "x", "use": "no.such.module"}, "there is no module 'no'"),
+        ({"name": "x", "use": "rewards.accuracy.Acuracy"}, "rewards.accuracy has no 'Acuracy'"),
+        ({"name": "x", "use": 3}, r"terms\.x\.use=3 but expected a name or a path"),
+        ({"name": ""}, r"terms\[0\]\.name=''"),
         ({"name": "x", "use": "no/such/file.py:reward"}, "there is no file"),
         ({"name": "dual_iou", "params": {"matching": "greedy"}}, "best or hungarian"),
         ("accuracy", r"terms\[0\]='accuracy' but expected a mapping"),
@@ -201,3 +215,69 @@ def test_a_user_s_file_that_breaks_says_so_each_time(tmp_path: Path) -> None:
 def test_a_wrong_config_names_the_entry_and_what_was_expected(entry: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Composer.from_config([entry])
+
+
+@dataclass(frozen=True)
+class Ramp:
+    level: float = 0.0
+
+    def __call__(self, trace: Trace, sample: Sample) -> Score:
+        return Score(self.level)
+
+    def at(self, progress: float) -> "Ramp":
+        return Ramp(progress)
+
+
+def test_a_term_with_a_schedule_follows_the_training_and_the_others_stay() -> None:
+    composer = Composer((Term("ramp", Ramp(), 2.0), Term("half", half)))
+    assert [composer.at(progress).score(RIGHT, SAMPLE).value for progress in (0.0, 0.25, 1.0)] == [0.5, 1.0, 2.5]
+    assert composer.score(RIGHT, SAMPLE).value == 0.5
+    assert TREEVGR.at(0.5) is TREEVGR or TREEVGR.at(0.5) == TREEVGR
+
+
+def from_source(data_source: str) -> Sample:
+    return Sample("7", data_source, "Which?", "B", "choice", ("x", "y"), (Target((0, 0, 20, 20)),), SIZE)
+
+
+def test_each_data_source_is_graded_by_its_own_terms() -> None:
+    terms = {"accuracy": {"weight": 2}, "dual_iou": {"params": {"matching": "hungarian", "recall": False}}}
+    sets = RewardSets.from_config(
+        terms,
+        {
+            "text": {"dual_iou": None},
+            "crowd": {"dual_iou": {"weight": 3, "params": {"recall": True}}, "format": {}},
+            "other": {"dual_iou": {"use": "format"}},
+        },
+    )
+    assert sets.default == Composer.from_config(terms)
+    assert sets.by_source["text"].terms == (Term("accuracy", Accuracy(), 2.0),)
+    assert sets.by_source["crowd"].terms == (
+        Term("accuracy", Accuracy(), 2.0),
+        Term("dual_iou", DualIoU(matching="hungarian", recall=True), 3.0),
+        Term("format", Format(), 1.0),
+    )
+    assert sets.by_source["other"].terms[1] == Term("dual_iou", Format(), 1.0)
+    assert set(sets.score(RIGHT, from_source("text")).terms) == {"accuracy"}
+    assert set(sets.score(RIGHT, from_source("unknown")).terms) == {"accuracy", "dual_iou"}
+
+
+def test_reward_sets_follow_the_training() -> None:
+    sets = RewardSets(Composer((Term("ramp", Ramp()),)), {"text": Composer((Term("ramp", Ramp(), 2.0),))}).at(0.5)
+    assert sets.score(RIGHT, from_source("text")).value == 1.0
+    assert sets.score(RIGHT, from_source("other")).value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("by_source", "message"),
+    [
+        ({"text": {"dual_uoi": None}}, r"by_source\.text\.dual_uoi is null but reward\.terms has only accuracy"),
+        ({"text": {"accuracy": {"wait": 1}}}, r"by_source\.text\.accuracy has the key 'wait'"),
+        ({"text": {"accuracy": 2}}, r"by_source\.text\.accuracy=2 but expected a mapping"),
+        ({"text": None}, r"by_source\.text=None but expected a mapping"),
+        ({"text": {"accuracy": {"params": {"x": 1}}}}, r"by_source\.text\.accuracy\.params=.*'x'"),
+        ({"text": {"accuracy": None}}, r"by_source\.text leaves no term"),
+    ],
+)
+def test_a_wrong_change_for_a_source_is_named(by_source: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RewardSets.from_config({"accuracy": {}}, by_source)
