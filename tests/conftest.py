@@ -7,5 +7,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_machine")
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch: tiny tensors gain nothing from threads
 if not Path("/dev/nvidia0").exists():  # before any test imports verl, which asks for its platform once
     os.environ.setdefault("VERL_PLATFORM", "cpu")

@@ -1,6 +1,8 @@
 """Every key of our own configuration is explained above it and read somewhere."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,17 @@ def test_every_key_is_read_somewhere() -> None:
             names = list(value) if isinstance(value, dict) and key != "env" else [key]
             unread += [f"{file}: {name}" for name in names if not re.search(rf"[.\[\"']{name}\b", code)]
     assert unread == []
+
+
+def test_the_help_shows_our_keys_with_their_comments_and_how_to_see_all_others() -> None:
+    command = [sys.executable, "-m", "vgr_rl.main", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    keys = (
+        "  min_logprob_correlation: 0.95",
+        "  lora_rank: 0",
+        "    dual_iou:",
+        "seed: 0",
+        "# Seeds the data order, the",
+    )
+    assert all(f"\n{key}" in text for key in keys) and "run_dir: runs/${now:" in text
+    assert "--cfg job" in text and len(text.splitlines()) < 200

@@ -69,6 +69,8 @@ def test_boxes_that_touch_the_border_and_absent_boxes_are_fine(tmp_path):
         (dataclasses.replace(ROWS[1], images=[{"bytes": None, "path": None}]), "images[0]", "neither bytes nor path"),
         (with_sample(ROWS[1], image_size=Size(64, 80)), "extra_info.sample.image_size", "but the image is 64x64 px"),
         (with_sample(ROWS[1], answer=" "), "extra_info.sample.answer", "is empty though answer_kind is 'choice'"),
+        (with_sample(ROWS[1], answer="purple"), "extra_info.sample.answer", "names none of the options"),
+        (with_sample(ROWS[1], answer="purple", options=()), "extra_info.sample.answer", "is no option's letter"),
         (with_sample(ROWS[1], id=ROWS[0].sample.id), "id", "is also the id of row 0"),
         (dataclasses.replace(ROWS[1], prompt=[]), "prompt", "is missing"),
         (

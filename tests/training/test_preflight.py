@@ -32,7 +32,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
 def compose_config(*overrides: str) -> DictConfig:
+    """A composed configuration, to be read only: composing verl's takes a second, so every test shares it."""
     recipes.register()
     resolvers.register()
     search_path.register()
@@ -40,14 +42,8 @@ def compose_config(*overrides: str) -> DictConfig:
         return compose("main", overrides=list(overrides), return_hydra_config=False)
 
 
-@functools.cache
-def default_config() -> DictConfig:
-    return compose_config("run_dir=unused")
-
-
 def tiny_config(tiny: Path, *overrides: str) -> DictConfig:
-    """The default configuration on tiny files, composed once: composing verl's configuration takes a second."""
-    config = copy.deepcopy(default_config())
+    config = copy.deepcopy(compose_config("run_dir=unused"))
     files = (f"data.train_files={tiny}/data/train.parquet", f"data.val_files={tiny}/data/val.parquet")
     for override in (f"model.path={tiny}/model", *files, *overrides):
         key, _, value = override.partition("=")
@@ -71,16 +67,17 @@ def test_our_keys_come_first_and_every_verl_key_is_reachable() -> None:
 
 @pytest.mark.parametrize("hardware", ["cpu", "1gpu", "8gpu", "8+8gpu", "2x8gpu"])
 def test_every_hardware_composes_without_changing_the_method(hardware: str) -> None:
-    config, reference = compose_config(f"hardware={hardware}"), compose_config()
+    config, reference = compose_config(f"hardware={hardware}"), compose_config("run_dir=unused")
     assert config.hardware.name == hardware
     assert config.trainer.device == config.hardware.platform
     for key in ("algorithm", "reward.terms", "data.train_batch_size", "actor_rollout_ref.actor.optim.lr"):
         assert OmegaConf.select(config, key) == OmegaConf.select(reference, key)
 
 
-@pytest.mark.parametrize("model", ["tiny_qwen2_5_vl", "tiny_qwen3_vl", "qwen2_5_vl_7b", "qwen3_vl_4b"])
-def test_every_model_sets_the_same_keys(model: str) -> None:
-    assert list(compose_config(f"model={model}").model) == list(compose_config().model)
+def test_every_model_sets_the_same_keys() -> None:
+    files = list((Path(launch.__file__).parents[1] / "config" / "model").glob("*.yaml"))
+    assert len(files) >= 4
+    assert len({tuple(OmegaConf.load(file)) for file in files}) == 1
 
 
 def test_wrong_names_are_hydra_errors_that_list_what_exists() -> None:
@@ -95,7 +92,7 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
     assert "boxes in model_px" in facts["frame"]
     assert "16 prompts x 8 rollouts = 128 sequences" in facts["step"]
     assert "frozen" in facts["trains"] and "longest" in facts["tokens"]
-    assert "accuracy x 1, format x 1, dual_iou x 1" == facts["reward"]
+    assert "1 accuracy(max_answer_chars=1000) + 1 format + 1 dual_iou(recall=True, precision=True" in facts["reward"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +136,7 @@ def test_a_mistyped_file_is_an_error_and_makes_nothing(
 
 def test_a_term_without_weight_counts_once(tiny: Path) -> None:
     config = tiny_config(tiny, "+reward.terms.mine={use: format}")
-    assert "mine x 1" in dict(make_plan(config).facts)["reward"]
+    assert "+ 1 mine" in dict(make_plan(config).facts)["reward"]
 
 
 def test_all_problems_are_reported_at_once(tiny: Path) -> None:
@@ -157,7 +154,7 @@ def test_a_reward_of_ones_own_is_one_override(tiny: Path, tmp_path: Path, monkey
     )
     monkeypatch.chdir(tmp_path)
     config = tiny_config(tiny, "+reward.terms.mine={use: 'mine.py:Short', weight: 0.5, params: {limit: 9}}")
-    assert "mine x 0.5" in dict(make_plan(config).facts)["reward"]
+    assert "+ 0.5 mine(limit=9)" in dict(make_plan(config).facts)["reward"]
     assert config.reward.terms.mine.use == f"{tmp_path}/mine.py:Short"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgr_rl.training.console import Console, header, row
+from vgr_rl.training.console import Console, row
 from vgr_rl.training.run_log import EVENTS, METRICS, SAMPLES, RunLog
 
 
@@ -34,24 +34,27 @@ def test_the_console_shows_steps_and_events_and_remembers_the_error(
     log = RunLog(tmp_path)
     log.event("from an earlier run")
     with caplog.at_level(logging.INFO):
-        console = Console(tmp_path, poll_s=0.01).start()
+        console = Console(tmp_path, total_steps=9, poll_s=0.01).start()
         log.log({"reward/score/mean": 1.25, "timing_s/step": 3.0}, 7)
         log.event("nothing to learn from", "warning")
         log.event("policy worker 0 hangs", "error")
         console.stop()
     text = [record.getMessage() for record in caplog.records]
     assert text == [
-        header(),
-        row(7, {"reward/score/mean": 1.25, "timing_s/step": 3.0}),
+        row(7, 9, {"reward/score/mean": 1.25, "timing_s/step": 3.0}),
         "warning: nothing to learn from",
         "error: policy worker 0 hangs",
     ]
     assert console.first_error == "policy worker 0 hangs"
 
 
-def test_the_table_lines_up_and_a_missing_number_is_a_dash() -> None:
-    assert len(header()) == len(row(1, {})) == len(row(999, {"reward/score/mean": 2.0}))
-    assert row(1, {}).split() == ["1", *["-"] * 9]
+def test_a_step_names_its_numbers_and_says_how_long_it_will_take() -> None:
+    assert row(10, 100, {}) == "step  10/100"
+    assert row(99, 100, {"timing_s/step": 65.4}) == "step  99/100  65.4 s, 1:05 left"
+    assert (
+        row(1, 9, {"reward/score/mean": 2.0, "evidence/boxes_per_response": 1.5})
+        == "step 1/9  reward 2.000  boxes 1.50"
+    )
 
 
 def test_events_are_appended_across_runs(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_settings_that_do_not_fit(assets: Path, values: dict[str, Any], message:
 
 @pytest.mark.skipif(torch.cuda.device_count() >= 8, reason="this machine has the GPUs")
 def test_no_gpu_for_8gpu(assets: Path) -> None:
-    with pytest.raises(ConfigError, match="hardware=8gpu needs 8 GPUs.*found.*hardware=cpu"):
+    with pytest.raises(ConfigError, match="hardware=8gpu needs 8 GPUs.*sees 0.*hardware=cpu"):
         check(sft_config("hardware=8gpu", *run_overrides(assets)), assets)
 
 

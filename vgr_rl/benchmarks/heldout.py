@@ -15,6 +15,7 @@ from vgr_rl.benchmarks.serve import Prompt, Response, ServedModel, Server
 from vgr_rl.benchmarks.store import RowFile, check_settings, fingerprint, write_json
 from vgr_rl.benchmarks.summary import summarise
 from vgr_rl.data.schema import read_samples
+from vgr_rl.data.validate import require_samples
 from vgr_rl.grounding import Sample
 from vgr_rl.training.grading import Grader, sample_row
 
@@ -138,13 +139,13 @@ def load_items(task: Evaluation, model: ServedModel) -> dict[str, Item]:
     """Read the first `limit` samples and build their prompts; pictures stay encoded.
 
     Raises:
-        ValueError: when the file is empty, an id repeats, or a prompt and its response do not fit the model's context.
+        DataError: listing every fault of the rows and their images.
+        ValueError: when a prompt and its response do not fit the model's context.
     """
+    require_samples([task.data], knob="data", limit=task.limit)
     items: dict[str, Item] = {}
     for row in islice(read_samples(task.data), task.limit):
         sample = row.sample
-        if sample.id in items:
-            raise ValueError(f"{task.data}: id {sample.id!r} occurs twice; ids must be unique to pair and resume")
         prompt = model.prompt(sample.id, row.prompt, row.images, sample.image_size, task.data.parent)
         if prompt.length + task.max_new_tokens > model.context:
             raise ValueError(
@@ -152,8 +153,6 @@ def load_items(task: Evaluation, model: ServedModel) -> dict[str, Item]:
                 f"exceed the model's context of {model.context}; lower max_new_tokens or processor_kwargs.max_pixels"
             )
         items[sample.id] = Item(sample, prompt)
-    if not items:
-        raise ValueError(f"{task.data} holds no sample; give data= a parquet file with rows")
     return items
 
 

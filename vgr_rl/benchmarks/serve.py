@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgr_rl.grounding import Frame, ResizeRule, Size, model_frame
+from vgr_rl.training.model_spec import is_local
 from vgr_rl.training.vision_tokens import banned_token_ids
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ServedModel:
         """
         from transformers import AutoConfig, AutoProcessor
 
-        if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        if is_local(path) and not (Path(path) / "config.json").is_file():
             raise ValueError(f"model={path} has no config.json; give a Hugging Face folder (a merged checkpoint)")
         try:
             config = AutoConfig.from_pretrained(path)

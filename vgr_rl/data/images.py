@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vgr_rl.grounding.frames import Size
 
@@ -28,6 +28,8 @@ def upright_size(image: dict[str, Any]) -> Size:
         with Image.open(str(path) if data is None else io.BytesIO(data)) as header:
             width, height = header.size
             sideways = header.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except UnidentifiedImageError as error:  # its text names the object that held the bytes
+        raise ValueError("not a readable image: of no format that Pillow knows") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a readable image: {error}") from error
     return Size(height, width) if sideways else Size(width, height)

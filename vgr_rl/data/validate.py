@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from rewards.answers import choice_letter
 from vgr_rl.data.images import upright_size
 from vgr_rl.data.schema import IMAGE_TAG, SAMPLE_SCHEMA, SFT_SCHEMA, read_records, resolve_image, sample_from_json
 from vgr_rl.errors import ConfigError, bullet_list
@@ -161,6 +162,9 @@ def _sample_faults(record: dict[str, Any], folder: Path) -> Iterator[Fault]:
         yield "extra_info.sample.id", sample.id, f"differs from the row's id {record['id']!r}"
     if sample.answer_kind != "none" and not sample.answer.strip():
         yield "extra_info.sample.answer", sample.answer, f"is empty though answer_kind is {sample.answer_kind!r}"
+    elif sample.answer_kind == "choice" and choice_letter(sample.answer, sample.options) is None:
+        expected = f"names none of the options {list(sample.options)}" if sample.options else "is no option's letter"
+        yield "extra_info.sample.answer", sample.answer, expected
     for index, target in enumerate(sample.targets):
         reason = box_fault(target, sample)
         if reason:

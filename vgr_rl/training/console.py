@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one row a step and the events, read from the run directory."""
+"""What a person sees while a run goes on: one line a step and the events, read from the run directory."""
 
 import json
 import logging
@@ -10,46 +10,40 @@ from vgr_rl.training.run_log import EVENTS, METRICS
 
 logger = logging.getLogger(__name__)
 
-COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("reward", "reward/score/mean", "{:7.3f}"),
-    ("acc", "reward/accuracy/mean", "{:6.3f}"),
-    ("fmt", "reward/format/mean", "{:6.3f}"),
-    ("IoU", "reward/dual_iou/mean", "{:6.3f}"),
-    ("boxes", "evidence/boxes_per_response", "{:6.2f}"),
-    ("len", "response/length/mean", "{:6.1f}"),
-    ("flat", "group/zero_variance_rate", "{:5.2f}"),
-    ("corr", "training/rollout_actor_probs_pearson_corr", "{:8.5f}"),
-    ("s/step", "timing_s/step", "{:6.2f}"),
+FIGURES: tuple[tuple[str, str, str], ...] = (
+    ("reward", "reward/score/mean", "{:.3f}"),
+    ("accuracy", "reward/accuracy/mean", "{:.2f}"),
+    ("IoU", "reward/dual_iou/mean", "{:.3f}"),
+    ("format", "reward/format/mean", "{:.2f}"),
+    ("boxes", "evidence/boxes_per_response", "{:.2f}"),
+    ("tokens", "response/length/mean", "{:.1f}"),
+    ("flat groups", "group/zero_variance_rate", "{:.2f}"),
+    ("log-prob corr", "training/rollout_actor_probs_pearson_corr", "{:.4f}"),
 )
+STEP_TIME = "timing_s/step"
 
 
-def header() -> str:
-    """Return the heading of the table."""
-    return "  step  " + " ".join(f"{title:>{_width(pattern)}}" for title, _, pattern in COLUMNS)
-
-
-def row(step: int, data: dict[str, Any]) -> str:
-    """Return one step as a row; a number that the step does not have is a dash."""
-    cells = []
-    for _, name, pattern in COLUMNS:
-        value = data.get(name)
-        cells.append(f"{'-':>{_width(pattern)}}" if value is None else pattern.format(value))
-    return f"{step:6d}  " + " ".join(cells)
-
-
-def _width(pattern: str) -> int:
-    return len(pattern.format(0.0))
+def row(step: int, total_steps: int, data: dict[str, Any]) -> str:
+    """Return one step as a line that names its numbers; those that the step does not have are left out."""
+    cells = [f"step {step:{len(str(total_steps))}d}/{total_steps}"]
+    if (seconds := data.get(STEP_TIME)) is not None:
+        minutes_left, seconds_left = divmod(round(seconds * (total_steps - step)), 60)
+        cells.append(f"{seconds:.1f} s, {minutes_left}:{seconds_left:02d} left")
+    for title, name, pattern in FIGURES:
+        if data.get(name) is not None:
+            cells.append(f"{title} {pattern.format(data[name])}")
+    return "  ".join(cells)
 
 
 class Console:
     """A thread that follows metrics.jsonl and events.jsonl from where they end now."""
 
-    def __init__(self, run_dir: Path, poll_s: float = 0.5) -> None:
+    def __init__(self, run_dir: Path, total_steps: int, poll_s: float = 0.5) -> None:
         self.first_error: str | None = None
+        self._total_steps = total_steps
         self._poll_s = poll_s
         self._positions = {run_dir / name: _size(run_dir / name) for name in (METRICS, EVENTS)}
         self._stop = threading.Event()
-        self._headed = False
         self._thread = threading.Thread(target=self._follow, name="console", daemon=True)
 
     def start(self) -> "Console":
@@ -88,10 +82,7 @@ class Console:
                 self.first_error = entry["message"]
             logger.log(level, "%s%s", "" if entry["level"] == "info" else f"{entry['level']}: ", entry["message"])
             return
-        if not self._headed:
-            logger.info("%s", header())
-            self._headed = True
-        logger.info("%s", row(entry["step"], entry["data"]))
+        logger.info("%s", row(entry["step"], self._total_steps, entry["data"]))
 
 
 def _size(path: Path) -> int:

@@ -41,7 +41,7 @@ def run(config: DictConfig) -> None:
     if config.dry_run:
         return
     run_dir = open_run_dir(config)
-    _train(config, env, run_dir)
+    _train(config, env, run_dir, plan.total_steps)
 
 
 def _derive(config: DictConfig) -> None:
@@ -94,11 +94,11 @@ def wandb_logged_in() -> bool:
     return netrc.is_file() and "wandb" in netrc.read_text()
 
 
-def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
+def _train(config: DictConfig, env: dict[str, str], run_dir: Path, total_steps: int) -> None:
     import ray
 
     run_log, segments = RunLog(run_dir), SegmentGuard()
-    console = Console(run_dir).start()
+    console = Console(run_dir, total_steps).start()
     failure: str | None = None
     try:
         start_ray(config, env)

@@ -1,6 +1,7 @@
 """What a checkpoint says about itself without loading its weights: family, frame, resize rule, vision tokens."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from vgr_rl.errors import ConfigError
 from vgr_rl.grounding.frames import FRAMES, Frame, model_frame
 from vgr_rl.grounding.geometry import ResizeRule
 
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 VISION_TOKEN_KEYS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+def is_local(path: str) -> bool:
+    """Say whether a model is meant as a folder: it exists, its parent does, or it has not the form of a hub id."""
+    folder = Path(path).expanduser()
+    return folder.exists() or not _HUB_ID.fullmatch(path) or ("/" in path and folder.parent.is_dir())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +59,8 @@ class ModelSpec:
         """
         from transformers import AutoConfig, AutoImageProcessor
 
-        looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
         folder = os.path.expanduser(path)
-        if looks_local and not (Path(folder) / "config.json").is_file():
+        if is_local(path) and not (Path(folder) / "config.json").is_file():
             raise ConfigError(f"model.path={path} but there is no config.json in that folder")
         try:
             hf_config = AutoConfig.from_pretrained(folder)

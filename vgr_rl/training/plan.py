@@ -18,9 +18,11 @@ class Plan:
 
     Attributes:
         facts: (heading, text) pairs in the order they are printed.
+        total_steps: training steps of the whole run.
     """
 
     facts: tuple[tuple[str, str], ...]
+    total_steps: int
 
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
@@ -53,7 +55,8 @@ def make_plan(config: DictConfig) -> Plan:
     if problems:
         raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
     counts = memory.count_parameters(AutoConfig.from_pretrained(folder))
-    return Plan((*_facts(config, spec, train, val, counts), *(("but", problem) for problem in missing_gpus)))
+    facts = (*_facts(config, spec, train, val, counts), *(("but", problem) for problem in missing_gpus))
+    return Plan(facts, _total_steps(config, train.samples))
 
 
 def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) -> list[str]:
@@ -135,7 +138,7 @@ def _facts(
         patch_pixels,
     )
     kl = f"KL loss {actor.kl_loss_coef} ({actor.kl_loss_type})" if actor.use_kl_loss else "no KL"
-    terms = ", ".join(f"{name} x {term.get('weight', 1.0):g}" for name, term in config.reward.terms.items() if term)
+    terms = " + ".join(_term(name, term) for name, term in config.reward.terms.items() if term)
     return [
         ("model", f"{config.model.path} ({spec.architecture}, {total:,} parameters)"),
         ("frame", f"boxes in {spec.frame}; images resized to multiples of {rule.factor} px, "
@@ -157,6 +160,12 @@ def _facts(
         ("memory", f"about {memory.human(needs.policy_state)} policy state and {memory.human(needs.rollout_weights)} "
                    f"rollout weights a worker, {memory.human(needs.images_in_flight)} of images in flight"),
     ]  # fmt: skip
+
+
+def _term(name: str, term: DictConfig) -> str:
+    """Return a reward term with its weight and its parameters."""
+    params = ", ".join(f"{key}={value}" for key, value in (term.get("params") or {}).items())
+    return f"{term.get('weight', 1.0):g} {name}" + (f"({params})" if params else "")
 
 
 def _trains(config: DictConfig, counts: dict[str, int]) -> tuple[int, int, str]:

@@ -116,7 +116,7 @@ def _check_machine(config: DictConfig) -> None:
         if found < trainer.n_gpus_per_node:
             raise ConfigError(
                 f"hardware={config.hardware.name} needs {trainer.n_gpus_per_node} GPUs on this machine "
-                f"(trainer.n_gpus_per_node) but {found} were found; use hardware=cpu, hardware=1gpu, or lower it"
+                f"(trainer.n_gpus_per_node) but torch sees {found}; choose hardware=cpu or lower that number"
             )
     if trainer.nnodes > 1 and not config.launch.rendezvous:
         raise ConfigError(f"trainer.nnodes={trainer.nnodes} but launch.rendezvous=null; set it to host:port of node 0")
