@@ -19,32 +19,38 @@ from vgr_rl.data.schema import (
 )
 from vgr_rl.data.tiny_world import rl_rows, sft_rows
 from vgr_rl.grounding.frames import Size
+from vgr_rl.grounding.masks import box_rle
 from vgr_rl.grounding.sample import Sample, Target
 from vgr_rl.tiny.traces import LabelNoise
 
 COORDINATES = st.floats(0, 1e5, allow_nan=False)
-TARGETS = st.builds(
-    Target,
-    box_orig_px=st.none() | st.tuples(COORDINATES, COORDINATES, COORDINATES, COORDINATES),
-    name=st.text(),
-    role=st.sampled_from(["evidence", "answer"]),
-    mask_rle=st.none() | st.just({"size": [2, 3], "counts": "042"}),
-)
-SAMPLES = st.builds(
-    Sample,
-    id=st.text(),
-    data_source=st.text(),
-    question=st.text(),
-    answer=st.text(),
-    answer_kind=st.sampled_from(["choice", "open", "none"]),
-    options=st.lists(st.text(), max_size=4).map(tuple),
-    targets=st.lists(TARGETS, max_size=3).map(tuple),
-    image_size=st.builds(Size, st.integers(1, 9999), st.integers(1, 9999)),
-    extra=st.dictionaries(st.text(), st.integers() | st.text()),
-)
 
 
-@given(SAMPLES)
+@st.composite
+def samples(draw: st.DrawFn) -> Sample:
+    width, height = size = Size(draw(st.integers(1, 9999)), draw(st.integers(1, 9999)))
+    boxes = st.tuples(COORDINATES, COORDINATES, COORDINATES, COORDINATES)
+    target = st.builds(
+        Target,
+        box_orig_px=st.none() | boxes,
+        name=st.text(),
+        role=st.sampled_from(["evidence", "answer"]),
+        mask_rle=st.none() | st.just(box_rle((0, 0, width / 2, height / 2), size)),
+    )
+    return Sample(
+        id=draw(st.text()),
+        data_source=draw(st.text()),
+        question=draw(st.text()),
+        answer=draw(st.text()),
+        answer_kind=draw(st.sampled_from(["choice", "open", "none"])),
+        options=tuple(draw(st.lists(st.text(), max_size=4))),
+        targets=tuple(draw(st.lists(target, max_size=3))),
+        image_size=size,
+        extra=draw(st.dictionaries(st.text(), st.integers() | st.text())),
+    )
+
+
+@given(samples())
 def test_a_sample_survives_json(sample):
     assert sample_from_json(sample_to_json(sample)) == sample
 
@@ -78,6 +84,11 @@ def test_the_hugging_face_reader_that_verl_uses_sees_the_same_columns(tmp_path):
         ('"question"|"query"', "sample lacks question"),
         ('"role": "evidence"|"role": "proof"', "role='proof' is not one of"),
         ('"answer": "|"answer": 1, "x": "', "sample.answer=1 must be a string"),
+        (
+            '"mask_rle": null|"mask_rle": {"size": [64, 64], "counts": "042"}',
+            r"sample.targets.0..mask_rle.counts='042' has 6 pixels but size=.64, 64. has 4096",
+        ),
+        ('"mask_rle": null|"mask_rle": {"size": [2, 3], "counts": "042"}', "but the image is 64 wide and 64 high"),
     ],
 )
 def test_a_malformed_sample_names_its_field(change, message):

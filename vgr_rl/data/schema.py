@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from vgr_rl.data.files import replacing
 from vgr_rl.grounding.frames import Size
+from vgr_rl.grounding.masks import check_rle
 from vgr_rl.grounding.sample import AnswerKind, Role, Sample, Target
 
 IMAGE_TAG = "<image>"
@@ -95,6 +96,7 @@ def sample_from_json(text: str) -> Sample:
             raise ValueError(f"sample.{name}={raw[name]!r} must be a string")
     if raw["answer_kind"] not in get_args(AnswerKind):
         raise ValueError(f"sample.answer_kind={raw['answer_kind']!r} is not one of {', '.join(get_args(AnswerKind))}")
+    image_size = Size(*_numbers(raw["image_size"], 2, "sample.image_size", int))
     return Sample(
         id=raw["id"],
         data_source=raw["data_source"],
@@ -102,8 +104,8 @@ def sample_from_json(text: str) -> Sample:
         answer=raw["answer"],
         answer_kind=raw["answer_kind"],
         options=tuple(map(str, raw["options"])),
-        targets=tuple(_target(index, target) for index, target in enumerate(raw["targets"])),
-        image_size=Size(*_numbers(raw["image_size"], 2, "sample.image_size", int)),
+        targets=tuple(_target(index, target, image_size) for index, target in enumerate(raw["targets"])),
+        image_size=image_size,
         extra=dict(raw.get("extra") or {}),
     )
 
@@ -149,7 +151,7 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _target(index: int, raw: dict[str, Any]) -> Target:
+def _target(index: int, raw: dict[str, Any], image_size: Size) -> Target:
     field = f"sample.targets[{index}]"
     role = raw.get("role", "evidence")
     if role not in get_args(Role):
@@ -158,7 +160,10 @@ def _target(index: int, raw: dict[str, Any]) -> Target:
     if box is not None:
         x1, y1, x2, y2 = _numbers(box, 4, f"{field}.box_orig_px", float)
         box = (x1, y1, x2, y2)
-    return Target(box_orig_px=box, name=raw.get("name", ""), role=role, mask_rle=raw.get("mask_rle"))
+    mask = raw.get("mask_rle")
+    if mask is not None:
+        mask = check_rle(mask, image_size, where=f"{field}.mask_rle")
+    return Target(box_orig_px=box, name=raw.get("name", ""), role=role, mask_rle=mask)
 
 
 def _numbers(value: Any, count: int, field: str, kind: type) -> list[Any]:

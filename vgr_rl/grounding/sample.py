@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vgr_rl.grounding.frames import Box, Size
+from vgr_rl.grounding.masks import Rle
 
 AnswerKind = Literal["choice", "open", "none"]
 """How the answer is graded: an option, free text, or not at all."""
@@ -20,13 +21,13 @@ class Target:
         box_orig_px: its box in pixels of the stored image, or None when only a mask is known.
         name: what the object is called, for people.
         role: whether it is evidence for the answer or the answer itself.
-        mask_rle: its mask as COCO run lengths at the stored size, or None.
+        mask_rle: its mask as COCO run lengths at the stored size, as `check_rle` returns it, or None.
     """
 
     box_orig_px: Box | None
     name: str = ""
     role: Role = "evidence"
-    mask_rle: dict[str, Any] | None = None
+    mask_rle: Rle | None = None
 
 
 @dataclass(frozen=True, slots=True)
