@@ -137,7 +137,7 @@ def _show(summary: Summary, bad: int, console: "Console") -> None:
     for pair, correlation in correlated.items():
         console.print(f"correlation: {pair[0]} and {pair[1]} {correlation:+.2f}")
     means = {name: Spread.of(numbers).mean for name, numbers in summary.columns.get("diagnostics", {}).items()}
-    for message in warnings(means, correlated):
+    for message in warnings(means, correlated).values():
         console.print(f"warning: {message}")
 
 

@@ -155,29 +155,37 @@ def correlations(columns: Mapping[str, Sequence[float]]) -> dict[tuple[str, str]
     return found
 
 
-def warnings(means: Mapping[str, float], correlated: Mapping[tuple[str, str], float] | None = None) -> list[str]:
-    """Say in plain words what looks like reward hacking; an empty list is good news.
+def warnings(
+    means: Mapping[str, float],
+    correlated: Mapping[tuple[str, str], float] | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> dict[str, str]:
+    """Say in plain words what looks like reward hacking; an empty result is good news.
 
     Args:
         means: means of the numbers of `diagnose` over a batch, by name; others are ignored.
         correlated: what `correlations` says about the values of the reward terms.
+        limits: limits that replace those of `WARNINGS`, by name: some data need many boxes.
+
+    Returns:
+        message by the name of the number, or by `term~term` for two that pull against each other.
 
     Example:
-        >>> warnings({"boxes": 3.0, "duplicate_rate": 0.1})
-        []
+        >>> warnings({"boxes": 20.0, "duplicate_rate": 0.1}, limits={"boxes": 40.0})
+        {}
     """
-    messages = [
-        f"{limit.metric} is {means[limit.metric]:.2f}, above {limit.above:g}: {limit.advice}"
-        for limit in WARNINGS
-        if means.get(limit.metric, 0.0) > limit.above
-    ]
+    found = {}
+    for limit in WARNINGS:
+        above = (limits or {}).get(limit.metric, limit.above)
+        if means.get(limit.metric, 0.0) > above:
+            found[limit.metric] = f"{limit.metric} is {means[limit.metric]:.2f}, above {above:g}: {limit.advice}"
     for (term_a, term_b), correlation in (correlated or {}).items():
         if correlation < CONFLICT:
-            messages.append(
+            found[f"{term_a}~{term_b}"] = (
                 f"{term_a} and {term_b} pull against each other (correlation {correlation:.2f}); weigh them by "
                 f"reward.terms.{term_a}.weight and reward.terms.{term_b}.weight"
             )
-    return messages
+    return found
 
 
 def _referred(trace: Trace) -> list[bool]:

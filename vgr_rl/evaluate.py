@@ -42,13 +42,9 @@ def tasks_from_config(config: DictConfig) -> list["Evaluation"]:
         "data": Path(values["data"]),
         "modes": tuple(values["modes"]),
         "concurrency": values["batch"],
-        "reward_terms": _terms(values["reward"]["terms"]),
+        "reward": values["reward"],
     }
     return [Evaluation(model=model, out=Path(out), **shared) for model, out in zip(models, outs, strict=True)]
-
-
-def _terms(terms: dict[str, dict[str, Any] | None] | None) -> tuple[dict[str, Any], ...]:
-    return tuple({"name": name, **term} for name, term in (terms or {}).items() if term)
 
 
 def _as_list(value: str | list[str]) -> list[str]:

@@ -82,10 +82,10 @@ def test_rows_hold_boxes_in_stored_pixels_and_the_real_score(folder: Path, task:
 
 
 def test_the_reward_is_the_recipes_and_the_usual_parts_are_measured_all_the_same(task: Evaluation):
-    terms = ({"name": "format", "weight": 0.5},)
+    terms = {"format": {"weight": 0.5}}
     model, items = _load(task)
     item = next(iter(items.values()))
-    row = Scorer(model, replace(task, reward_terms=terms)).row(
+    row = Scorer(model, replace(task, reward={"terms": terms})).row(
         item, Response(item.sample.id, "so</think><answer>A</answer>", 9, False)
     )
     assert row["score"] == 0.5
@@ -96,8 +96,8 @@ def test_a_reward_that_fails_gives_no_score(task: Evaluation, tmp_path: Path):
     (tmp_path / "broken.py").write_text("def broken(trace, sample):\n    return 1 / 0\n")
     model, items = _load(task)
     item = next(iter(items.values()))
-    terms = ({"name": "broken", "use": f"{tmp_path / 'broken.py'}:broken"},)
-    row = Scorer(model, replace(task, reward_terms=terms)).row(item, Response(item.sample.id, "", 1, True))
+    terms = {"broken": {"use": f"{tmp_path / 'broken.py'}:broken"}}
+    row = Scorer(model, replace(task, reward={"terms": terms})).row(item, Response(item.sample.id, "", 1, True))
     assert row["score"] is None and row["status"] == {"broken": "failed"} and row["truncated"]
 
 
@@ -125,6 +125,7 @@ def test_pictures_by_path_stay_paths_and_large_ones_are_kept_once(folder: Path, 
         ({"modes": ()}, "modes="),
         ({"limit": 0}, "limit=0"),
         ({"temperature": 0.0}, r"modes=\[greedy\]"),
+        ({"reward": {"by_source": {"tiny": {"format": None}}}}, "set reward.terms as well"),
         ({"data": Path("nowhere.parquet")}, "nowhere.parquet does not exist"),
     ],
 )

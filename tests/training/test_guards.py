@@ -33,6 +33,22 @@ def test_flat_groups_and_dead_parts_warn_once_they_persist() -> None:
     assert "dual_iou" in dead and "model.frame" in dead
 
 
+def test_signs_of_reward_hacking_warn_at_limits_that_can_be_moved() -> None:
+    sick = {"evidence/boxes_per_response": 20.0, "reward_correlation/accuracy~dual_iou": -0.9}
+    checks = guards(window=1)
+    boxes, conflict = checks.check(sick, 1000)
+    assert "boxes is 20.00, above 12" in boxes and "accuracy and dual_iou pull against each other" in conflict
+    relaxed = guards(window=1)
+    relaxed.hacking_limits = {"boxes": 40.0}
+    assert relaxed.check(sick, 1000) == [conflict]
+
+
+def test_a_warning_that_persists_is_not_repeated_every_step() -> None:
+    checks = guards(window=2)
+    counts = [len(checks.check({"group/zero_variance_rate": 1.0}, 1000)) for _ in range(23)]
+    assert counts == [0, 1, *[0] * 19, 1, 0]
+
+
 def test_failing_rewards_stop_the_run_once_they_persist() -> None:
     checks = guards()
     checks.check({"reward/failure_rate": 0.5}, 1000)

@@ -117,6 +117,8 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
         ("trainer.n_gpus_per_node=3", "cannot be split over"),
         ("reward.terms.dual_iou.use=dual_uoi", "dual_uoi"),
         ("+reward.terms.dual_iou.params.recal=false", "recal"),
+        ("+reward.by_source.vstar.format=null", "reward.by_source.vstar: the data have no such data_source"),
+        ("+reward.by_source.tiny_world.fromat=null", "reward.by_source.tiny_world.fromat is null"),
     ],
 )
 def test_bad_input_names_the_knob(tiny: Path, override: str, message: str) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rewards import TREEVGR
-from rewards.compose import Composer
+from rewards.compose import RewardSets
 from vgr_rl.benchmarks.serve import Prompt, Response, ServedModel, Server
 from vgr_rl.benchmarks.store import RowFile, check_settings, fingerprint, write_json
 from vgr_rl.benchmarks.summary import summarise
 from vgr_rl.data.schema import read_samples
 from vgr_rl.data.validate import require_samples
 from vgr_rl.grounding import Sample
-from vgr_rl.training.grading import Grader, sample_row
+from vgr_rl.training.grading import Grader, build_rewards, sample_row
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Evaluation:
     top_p: float = 1.0
     prefill: str = "<think>"
     frame: Any = None
-    reward_terms: tuple[Mapping[str, Any], ...] = ()
+    reward: Mapping[str, Any] = field(default_factory=dict)
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
@@ -58,6 +58,8 @@ class Evaluation:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} but it must be at least 1")
+        if self.reward.get("by_source") and not self.reward.get("terms"):
+            raise ValueError("reward.by_source changes terms for single sources: set reward.terms as well")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} but sampling needs more than 0; modes=[greedy] is T=0")
         if not self.data.is_file():
@@ -76,7 +78,7 @@ class Evaluation:
             "prefill": self.prefill,
             "frame": model.frame,
             "resize": asdict(model.resize),
-            "reward_terms": [dict(term) for term in self.reward_terms] or "treevgr",
+            "reward": dict(self.reward) if self.reward.get("terms") else "treevgr",
             "dtype": self.engine_kwargs.get("dtype", "default"),
         }
 
@@ -201,14 +203,15 @@ class Scorer:
     """Turns responses into rows, graded as in training; TreeVGR's parts are measured whatever the reward is."""
 
     def __init__(self, model: ServedModel, task: Evaluation) -> None:
-        composer = Composer.from_config([dict(t) for t in task.reward_terms]) if task.reward_terms else TREEVGR
-        self._grader = Grader(composer, model.resize, model.frame, model.prefill)
+        self._own_terms = bool(task.reward.get("terms"))
+        rewards = build_rewards(task.reward) if self._own_terms else RewardSets(TREEVGR)
+        self._grader = Grader(rewards, model.resize, model.frame, model.prefill).at(1.0)
         self._out = task.out
 
     def row(self, item: Item, response: Response) -> dict[str, Any]:
         """Return the row of one response, as JSON types."""
         grade = self._grader.grade(response.text, item.sample)
-        usual = {} if self._grader.composer is TREEVGR else TREEVGR.score(grade.trace, item.sample).parts
+        usual = TREEVGR.score(grade.trace, item.sample).parts if self._own_terms else {}
         return {
             "split": "val",
             "group": item.sample.id,

@@ -1,24 +1,35 @@
 """What a step's rollouts say about evidence: numbers for the metrics, from the rows of samples.jsonl."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
+from rewards.diagnostics import WARNINGS, correlations
+
 FLAT_GROUP_TOLERANCE = 1e-6
+DIAGNOSTICS = {limit.metric: f"evidence/{limit.metric}" for limit in WARNINGS} | {
+    "boxes": "evidence/boxes_per_response"
+}
+"""Metric of each number of `rewards.diagnostics.diagnose`."""
+
+CORRELATIONS = "reward_correlation/"
+"""Metrics `reward_correlation/<term>~<term>`: how the values of two terms go together over the rollouts of a step."""
 
 
 def step_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Aggregate the rollouts of one step.
 
     Args:
-        rows: one dictionary a rollout with `group`, `score` (None when failed), `parts`, `status`, `boxes_orig_px`,
-            `malformed_boxes`, `length` (tokens) and `truncated`.
+        rows: one dictionary a rollout with `group`, `score` (None when failed), `parts`, `status`, `terms` (values of
+            the terms that are ok), `diagnostics`, `boxes_orig_px`, `malformed_boxes`, `length` (tokens), `truncated`.
 
     Returns:
         `reward/<part>/{mean,std,zero_rate}` over the rollouts that have the part, `reward/score/{mean,std}` over those
         that did not fail, `reward/<term>/{failed,not_applicable}_rate` where not 0, `reward/failure_rate`,
-        `group/zero_variance_rate` (share of groups whose scores do not differ), `evidence/…` and `response/…`.
+        `group/zero_variance_rate` (share of groups whose scores do not differ), `evidence/…` (those of `DIAGNOSTICS`
+        over the rollouts in which they can be measured), `reward_correlation/<term>~<term>` and `response/…`.
     """
     metrics: dict[str, float] = {}
     values: dict[str, list[float]] = defaultdict(list)
@@ -42,10 +53,26 @@ def step_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     metrics["reward/failure_rate"] = fmean(float(row["score"] is None) for row in rows)
     flat = [max(scores) - min(scores) <= FLAT_GROUP_TOLERANCE for scores in groups.values()]
     metrics["group/zero_variance_rate"] = fmean(map(float, flat)) if flat else 1.0
-    metrics["evidence/boxes_per_response"] = fmean(len(row["boxes_orig_px"]) for row in rows)
+    metrics |= _diagnostics(rows)
     metrics["evidence/malformed_per_response"] = fmean(row["malformed_boxes"] for row in rows)
     metrics["evidence/no_box_rate"] = fmean(float(not row["boxes_orig_px"]) for row in rows)
     metrics["response/length/mean"] = fmean(row["length"] for row in rows)
     metrics["response/length/max"] = max(row["length"] for row in rows)
     metrics["response/truncated_rate"] = fmean(float(row["truncated"]) for row in rows)
     return metrics
+
+
+def correlated_terms(metric: str) -> tuple[str, str]:
+    """Return the two terms of a metric of `CORRELATIONS`."""
+    first, _, second = metric.removeprefix(CORRELATIONS).partition("~")
+    return first, second
+
+
+def _diagnostics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    metrics = {}
+    for name, metric in DIAGNOSTICS.items():
+        if numbers := [row["diagnostics"][name] for row in rows if name in row["diagnostics"]]:
+            metrics[metric] = fmean(numbers)
+    terms = dict.fromkeys(term for row in rows for term in row["terms"])
+    columns = {term: [row["terms"].get(term, math.nan) for row in rows] for term in terms}
+    return metrics | {f"{CORRELATIONS}{a}~{b}": value for (a, b), value in correlations(columns).items()}

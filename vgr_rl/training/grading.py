@@ -1,10 +1,15 @@
 """From a decoded response to a reward with its parts: the one path that training and evaluation share."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rewards.compose import Composed, Composer
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from rewards.compose import Composed, RewardSets
+from rewards.diagnostics import diagnose
 from vgr_rl.grounding.frames import Frame
 from vgr_rl.grounding.geometry import ResizeRule
 from vgr_rl.grounding.sample import Sample
@@ -24,13 +29,13 @@ class Grader:
     """Parses a response in the model's frame and scores it.
 
     Attributes:
-        composer: the weighted reward terms.
+        rewards: the weighted reward terms of each data source.
         resize_rule: how the model's processor resizes images.
         frame: the frame of the boxes that the model writes.
         prefill: literal text behind the generation prompt, restored before parsing.
     """
 
-    composer: Composer
+    rewards: RewardSets
     resize_rule: ResizeRule
     frame: Frame
     prefill: str
@@ -39,7 +44,28 @@ class Grader:
         """Score one response to one sample."""
         geometry = self.resize_rule.geometry(sample.image_size)
         trace = parse_trace(response, geometry, self.frame, prefill=self.prefill)
-        return Grade(trace, self.composer.score(trace, sample))
+        return Grade(trace, self.rewards.score(trace, sample))
+
+    def at(self, progress: float) -> "Grader":
+        """Return the grader of one moment of training, `progress` in [0, 1]: rewards may have a schedule."""
+        return replace(self, rewards=self.rewards.at(progress))
+
+
+def build_rewards(reward: Mapping[str, Any]) -> RewardSets:
+    """Build the rewards of the resolved `reward` group of a configuration.
+
+    Args:
+        reward: has `terms` and may have `by_source`, both as `RewardSets.from_config` takes them. A parameter that is a
+            mapping with `_target_` is made by Hydra: `{_target_: package.Class, argument: value}`.
+
+    Raises:
+        ValueError: when a term or a parameter cannot be made; names the key.
+    """
+    described = {key: reward.get(key) or {} for key in ("terms", "by_source")}
+    try:
+        return RewardSets.from_config(**instantiate(described, _convert_="all"))
+    except InstantiationException as error:
+        raise ValueError(f"reward: {error}") from error
 
 
 def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
@@ -56,8 +82,10 @@ def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
         "response": trace.text,
         "score": None if failed else composed.value,
         "parts": composed.parts,
+        "terms": {name: score.value for name, score in composed.terms.items() if score.status == "ok"},
         "status": {name: score.status for name, score in composed.terms.items()},
         "reasons": {name: score.reason for name, score in composed.terms.items() if score.reason},
+        "diagnostics": diagnose(trace, sample),
         "malformed_boxes": trace.malformed,
         "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
         "targets_orig_px": [list(target.box_orig_px) for target in sample.targets if target.box_orig_px],

@@ -4,7 +4,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rewards import diagnostics
+from vgr_rl.training.evidence_metrics import CORRELATIONS, DIAGNOSTICS, correlated_terms
+
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
+REPEAT_AFTER = 10  # windows
 
 
 class GuardTripped(RuntimeError):
@@ -20,7 +24,8 @@ class Guards:
         min_correlation_tokens: correlation is checked on steps with at least this many response tokens.
         max_flat_group_rate: at or above it, over `window` steps, a warning.
         max_reward_failure_rate: above it, over `window` steps, the run stops.
-        window: number of steps for everything that has to persist.
+        window: number of steps for everything that has to persist; a warning comes again after `REPEAT_AFTER` windows.
+        hacking_limits: limits of `rewards.diagnostics.WARNINGS` that this run replaces, by metric.
     """
 
     min_logprob_correlation: float
@@ -28,7 +33,10 @@ class Guards:
     max_flat_group_rate: float
     max_reward_failure_rate: float
     window: int
+    hacking_limits: Mapping[str, float] = field(default_factory=dict)
     _history: deque[Mapping[str, float]] = field(default_factory=deque)
+    _steps: int = 0
+    _warned: dict[str, int] = field(default_factory=dict)
 
     def check(self, metrics: Mapping[str, float], response_tokens: int) -> list[str]:
         """Check one step and return warnings.
@@ -36,6 +44,7 @@ class Guards:
         Raises:
             GuardTripped: rollouts do not match the policy, or rewards keep failing.
         """
+        self._steps += 1
         self._history.append(dict(metrics))
         while len(self._history) > self.window:
             self._history.popleft()
@@ -43,7 +52,24 @@ class Guards:
         if len(self._history) < self.window:
             return []
         self._check_failures()
-        return [*self._flat_groups(), *self._dead_parts()]
+        return [message for kind, message in self._warnings().items() if self._is_due(kind)]
+
+    def _is_due(self, kind: str) -> bool:
+        last = self._warned.get(kind)
+        due = last is None or self._steps - last >= REPEAT_AFTER * self.window
+        if due:
+            self._warned[kind] = self._steps
+        return due
+
+    def _warnings(self) -> dict[str, str]:
+        """Return what to warn about, by a word for its kind."""
+        return {**self._flat_groups(), **self._dead_parts(), **self._hacking()}
+
+    def _hacking(self) -> dict[str, str]:
+        means = {metric: mean for metric, name in DIAGNOSTICS.items() if (mean := self._mean(name)) is not None}
+        names = sorted({name for step in self._history for name in step if name.startswith(CORRELATIONS)})
+        correlated = {correlated_terms(name): self._mean(name) or 0.0 for name in names}
+        return diagnostics.warnings(means, correlated, self.hacking_limits)
 
     def _check_correlation(self, metrics: Mapping[str, float], response_tokens: int) -> None:
         if CORRELATION not in metrics or response_tokens < self.min_correlation_tokens:
@@ -68,23 +94,23 @@ class Guards:
                 f"{self.max_reward_failure_rate}; the reasons are in samples.jsonl under `reasons`"
             )
 
-    def _flat_groups(self) -> list[str]:
+    def _flat_groups(self) -> dict[str, str]:
         rate = self._mean("group/zero_variance_rate")
         if rate is None or rate < self.max_flat_group_rate:
-            return []
-        return [
-            f"group/zero_variance_rate={rate:.2f} over {self.window} steps: nearly every group has one reward, so "
-            "there is nothing to learn from; use harder or easier data, raise actor_rollout_ref.rollout.n or the "
+            return {}
+        return {
+            "flat groups": f"group/zero_variance_rate={rate:.2f} over {self.window} steps: nearly every group has one "
+            "reward, so there is nothing to learn from; use harder or easier data, raise actor_rollout_ref.rollout.n or the "
             "temperature"
-        ]
+        }
 
-    def _dead_parts(self) -> list[str]:
-        warnings = []
+    def _dead_parts(self) -> dict[str, str]:
+        found = {}
         for name in sorted({name for step in self._history for name in step}):
             if name.startswith("reward/") and name.endswith("/zero_rate") and self._mean(name) == 1.0:
                 part = name.split("/")[1]
-                warnings.append(
+                found[name] = (
                     f"reward part {part} was 0 for every rollout of {self.window} steps: wrong box frame "
                     "(model.frame), wrong prompt, or a target that no response can meet"
                 )
-        return warnings
+        return found

@@ -40,8 +40,9 @@ def run(config: DictConfig) -> None:
         logger.info("%s", line)
     if config.dry_run:
         return
-    run_dir = open_run_dir(config)
-    _train(config, env, run_dir, plan.total_steps)
+    with open_dict(config):
+        config.trainer.total_training_steps = plan.total_steps  # rewards with a schedule count on it
+    _train(config, env, open_run_dir(config))
 
 
 def _derive(config: DictConfig) -> None:
@@ -57,8 +58,9 @@ def _derive(config: DictConfig) -> None:
                 config.actor_rollout_ref[owner][key] = min(
                     config.actor_rollout_ref[owner][key], max(1, sequences // workers)
                 )
-        for term in config.reward.terms.values():
-            file, colon, name = str(term.use).rpartition(":") if term else ("", "", "")
+        changes = [changed for terms in (config.reward.get("by_source") or {}).values() for changed in terms.values()]
+        for term in [*config.reward.terms.values(), *changes]:
+            file, colon, name = str(term.get("use", "")).rpartition(":") if term else ("", "", "")
             if colon and file.endswith(".py"):  # reward workers may run in another folder
                 term.use = f"{Path(file).absolute()}:{name}"
         if config.model.freeze:
@@ -94,11 +96,11 @@ def wandb_logged_in() -> bool:
     return netrc.is_file() and "wandb" in netrc.read_text()
 
 
-def _train(config: DictConfig, env: dict[str, str], run_dir: Path, total_steps: int) -> None:
+def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     import ray
 
     run_log, segments = RunLog(run_dir), SegmentGuard()
-    console = Console(run_dir, total_steps).start()
+    console = Console(run_dir, config.trainer.total_training_steps).start()
     failure: str | None = None
     try:
         start_ray(config, env)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vgr_rl.errors import ConfigError, bullet_list
 from vgr_rl.training import checkpoint_files, memory, preflight
@@ -48,7 +48,7 @@ def make_plan(config: DictConfig) -> Plan:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, problems_train = _check_data(config, "train_files", tokenizer, spec)
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
-    problems += problems_train + problems_val + _check_rewards(config)
+    problems += problems_train + problems_val + _check_rewards(config, train.sources | val.sources)
     if not problems_train:
         problems += preflight.check_batch(config, train.samples)
         problems += _check_checkpoints(config, spec, _total_steps(config, train.samples))
@@ -79,14 +79,16 @@ def _total_steps(config: DictConfig, samples: int) -> int:
     return config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
 
 
-def _check_rewards(config: DictConfig) -> list[str]:
-    from vgr_rl.training.reward_manager import build_composer
+def _check_rewards(config: DictConfig, sources: frozenset[str]) -> list[str]:
+    from vgr_rl.training.grading import build_rewards
 
+    reward: Any = OmegaConf.to_container(config.reward, resolve=True)
     try:
-        build_composer(config)
+        rewards = build_rewards(reward)
     except (ValueError, TypeError) as error:
-        return [f"reward.terms: {error}"]
-    return []
+        return [str(error)]
+    unknown = sorted(set(rewards.by_source) - sources) if sources else []
+    return [f"reward.by_source.{name}: the data have no such data_source, only {sorted(sources)}" for name in unknown]
 
 
 def _check_data(
@@ -96,7 +98,7 @@ def _check_data(
     from vgr_rl.data.validate import check_samples
 
     problems: list[str] = []
-    longest, longest_id, samples = 0, "", 0
+    longest, longest_id, samples, sources = 0, "", 0, frozenset[str]()
     budget_limit, files = config.data.max_prompt_length, config.data[key]
     for file in [files] if isinstance(files, str) else list(files):
         found = check_samples(file, f"data.{key}")
@@ -105,10 +107,10 @@ def _check_data(
             continue
         budget = preflight.measure_prompts(read_samples(file), tokenizer, spec, config.model.prefill, budget_limit)
         problems += preflight.check_budget(budget, budget_limit, file)
-        samples += budget.samples
+        samples, sources = samples + budget.samples, sources | budget.sources
         if budget.longest > longest:
             longest, longest_id = budget.longest, budget.longest_id
-    return preflight.TokenBudget(longest, longest_id, (), samples), problems
+    return preflight.TokenBudget(longest, longest_id, (), samples, sources), problems
 
 
 def _facts(
@@ -139,6 +141,8 @@ def _facts(
     )
     kl = f"KL loss {actor.kl_loss_coef} ({actor.kl_loss_type})" if actor.use_kl_loss else "no KL"
     terms = " + ".join(_term(name, term) for name, term in config.reward.terms.items() if term)
+    if by_source := config.reward.get("by_source"):
+        terms += f"; otherwise for {', '.join(by_source)}"
     return [
         ("model", f"{config.model.path} ({spec.architecture}, {total:,} parameters)"),
         ("frame", f"boxes in {spec.frame}; images resized to multiples of {rule.factor} px, "

@@ -48,12 +48,14 @@ class TokenBudget:
         longest_id: sample that has it.
         too_long: (sample id, tokens, image tokens) of samples over the budget.
         samples: how many were measured.
+        sources: the data sources that they name.
     """
 
     longest: int
     longest_id: str
     too_long: tuple[tuple[str, int, int], ...]
     samples: int
+    sources: frozenset[str]
 
 
 def check_architecture(spec: ModelSpec) -> list[str]:
@@ -156,7 +158,7 @@ def measure_prompts(
         prefill: literal text behind the generation prompt.
         max_prompt_length: the budget, tokens.
     """
-    longest, longest_id, samples = 0, "", 0
+    longest, longest_id, samples, sources = 0, "", 0, set[str]()
     too_long: list[tuple[str, int, int]] = []
     for batch in _batched(rows, _ROWS_A_BATCH):
         texts = [_chat_text(row, tokenizer) + prefill for row in batch]
@@ -165,11 +167,12 @@ def measure_prompts(
             image_tokens = len(row.images) * spec.resize_rule.image_tokens(row.sample.image_size)
             total = length - len(row.images) + image_tokens
             samples += 1
+            sources.add(row.sample.data_source)
             if total > longest:
                 longest, longest_id = total, row.sample.id
             if total > max_prompt_length:
                 too_long.append((row.sample.id, total, image_tokens))
-    return TokenBudget(longest, longest_id, tuple(too_long), samples)
+    return TokenBudget(longest, longest_id, tuple(too_long), samples, frozenset(sources))
 
 
 def check_budget(budget: TokenBudget, max_prompt_length: int, file: str) -> list[str]:

@@ -6,9 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from rewards.compose import Composer
 from vgr_rl.data.schema import sample_from_json
-from vgr_rl.training.grading import Grader, sample_row, to_json
+from vgr_rl.training.grading import Grader, build_rewards, sample_row, to_json
 from vgr_rl.training.model_spec import ModelSpec
 
 DETAIL = "detail"
@@ -21,9 +20,12 @@ class EvidenceRewardManager(RewardManagerBase):
     A failed reward is NaN, never 0: the advantage estimator leaves the rollout out.
     """
 
+    _current: tuple[int, Grader]
+
     def __init__(self, config: DictConfig, tokenizer: Any, compute_score: Any, **_: Any) -> None:
         super().__init__(config, tokenizer, compute_score)
-        self.grader = build_grader(config)
+        self._grader = build_grader(config)
+        self._total_steps = int(config.trainer.total_training_steps)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Grade the last sequence of `data`."""
@@ -32,25 +34,21 @@ class EvidenceRewardManager(RewardManagerBase):
         length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
         response = self.tokenizer.decode(response_ids[:length], skip_special_tokens=True)
         sample = sample_from_json(item.non_tensor_batch["extra_info"]["sample"])
-        grade = self.grader.grade(response, sample)
+        grade = self._grader_at(int(item.non_tensor_batch["global_steps"])).grade(response, sample)
         info: dict[str, Any] = {name: float(value) for name, value in grade.composed.parts.items()}
         info[DETAIL] = to_json(sample_row(grade, sample))
         return {"reward_score": float(grade.composed.value), "reward_extra_info": info}
 
-
-def reward_terms(config: DictConfig) -> list[dict[str, Any]]:
-    """Return `reward.terms` as the list that `Composer.from_config` takes, in the order of the config."""
-    terms: Any = OmegaConf.to_container(config.reward.terms, resolve=True)
-    return [{"name": name, **term} for name, term in terms.items() if term is not None]
-
-
-def build_composer(config: DictConfig) -> Composer:
-    """Build the weighted terms of `reward.terms`."""
-    return Composer.from_config(reward_terms(config))
+    def _grader_of(self, step: int) -> Grader:
+        """Return the grader of a training step (from 1): rewards may have a schedule."""
+        if self._current[0] != step:
+            self._current = step, self._grader.at(min(max(step - 1, 0) / self._total_steps, 1.0))
+        return self._current[1]
 
 
 def build_grader(config: DictConfig) -> Grader:
     """Build the grader of a run from its config and the processor of `model.path`."""
     model = config.model
     spec = ModelSpec.load(model.path, model.frame, model.min_pixels, model.max_pixels)
-    return Grader(build_composer(config), spec.resize_rule, spec.frame, config.model.prefill)
+    reward: Any = OmegaConf.to_container(config.reward, resolve=True)
+    return Grader(build_rewards(reward), spec.resize_rule, spec.frame, config.model.prefill)

@@ -43,6 +43,7 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
             limits.max_flat_group_rate,
             limits.max_reward_failure_rate,
             limits.window,
+            dict(limits.hacking_limits),
         )
         self.watchdog = Watchdog(
             limits.stage_timeout_s,

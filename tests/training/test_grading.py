@@ -1,0 +1,44 @@
+"""From a configuration to the grade of a response: what training and evaluation share."""
+
+from typing import Any
+
+import pytest
+
+from vgr_rl.grounding import ResizeRule, Sample, Size, Target
+from vgr_rl.training.grading import Grader, build_rewards
+
+RESPONSE = "the cat <box>[0,0,32,64]</box></think><answer>A</answer>"
+TERMS: dict[str, Any] = {"format": {"weight": 0.5}, "dual_iou": {}}
+
+
+def sample(source: str) -> Sample:
+    return Sample(
+        "1", source, "Where?", "A", "choice", ("left", "right"), (Target((0.0, 0.0, 64.0, 64.0)),), Size(64, 64)
+    )
+
+
+def score(reward: dict[str, Any], source: str = "photos", progress: float = 0.0) -> float:
+    grader = Grader(build_rewards(reward), ResizeRule(16, 256, 65536), "model_px", "<think>")
+    return grader.at(progress).grade(RESPONSE, sample(source)).composed.value
+
+
+def test_a_source_has_the_terms_that_its_changes_leave() -> None:
+    reward = {"terms": TERMS, "by_source": {"drawings": {"format": None, "accuracy": {"weight": 2.0}}}}
+    assert score(reward) == pytest.approx(0.5 + 0.5)
+    assert score(reward, "drawings") == pytest.approx(0.5 + 2.0)
+    assert score({"terms": TERMS, "by_source": None}, "drawings") == pytest.approx(1.0)
+
+
+def test_a_schedule_follows_the_progress_of_training() -> None:
+    boxes = {"dual_iou": {"params": {"schedule": [[0.0, 0.4], [0.5, 0.6]]}}}
+    assert score({"terms": boxes}, progress=0.4) == 0.5
+    assert score({"terms": boxes}, progress=0.5) == 0.0
+
+
+def test_a_parameter_can_be_an_object_that_hydra_makes() -> None:
+    half = {"_target_": "fractions.Fraction", "_args_": [1, 2]}
+    reward = {"terms": {"dual_iou": {"params": {"duplicate_iou": half}}}}
+    (term,) = build_rewards(reward).default.terms
+    assert term.reward.duplicate_iou == 0.5  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="nowhere.Judge.*reward|reward.*nowhere.Judge"):
+        build_rewards({"terms": {"accuracy": {"params": {"judge": {"_target_": "nowhere.Judge"}}}}})
