@@ -1,0 +1,69 @@
+import inspect
+import json
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rewards import Composer, Score, Term
+from rewards.adapters.ms_swift import EvidenceORM
+from vgr_rl.grounding import Sample, Trace
+
+SAMPLE = json.dumps(
+    {
+        "answer": "B",
+        "answer_kind": "choice",
+        "image_size": [64, 64],
+        "targets": [{"box": [0, 0, 20, 20]}],
+        "prefilled": "<think>",
+    }
+)
+RIGHT, WRONG = "<box>[0,0,20,10]</box></think><answer>B</answer>", "</think><answer>A</answer>"
+
+
+def fails_on_silence(trace: Trace, sample: Sample) -> Score:
+    return Score.failed("the judge is down") if trace.answer is None else Score(float(len(trace.answer)))
+
+
+def call_as_ms_swift_does(orm: Callable[..., Any], completions: list[str], prompts: list[str]) -> list[float]:
+    """Its GRPO trainer builds `orms[name](args=args)` and passes the columns of the rows that it batches."""
+    reward = orm(args=SimpleNamespace(num_generations=2))
+    assert not inspect.iscoroutinefunction(reward.__call__)
+    return reward(
+        completions,
+        trainer_state=SimpleNamespace(global_step=1, max_steps=10),
+        messages=[[{"role": "user", "content": "?"}, {"role": "assistant", "content": c}] for c in completions],
+        prompt_id=prompts,
+        request_id=[f"r{index}" for index in range(len(completions))],
+        finish_reason=["stop"] * len(completions),
+        is_truncated=[False] * len(completions),
+        sample=[SAMPLE] * len(completions),
+    )
+
+
+def test_completions_are_graded_against_the_sample_column() -> None:
+    assert call_as_ms_swift_does(EvidenceORM, [RIGHT, WRONG], ["p", "p"]) == [2.5, 1.0]
+    other = partial(EvidenceORM, rewards=Composer.from_config({"accuracy": {}}))
+    assert call_as_ms_swift_does(other, [RIGHT, WRONG], ["p", "p"]) == [1.0, 0.0]
+
+
+def test_a_failed_response_gets_the_mean_of_its_prompt_and_never_0() -> None:
+    orm = partial(EvidenceORM, rewards=Composer((Term("flaky", fails_on_silence),)))
+    completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "<answer>xxxxxxxx</answer>", "silence"]
+    assert call_as_ms_swift_does(orm, completions, list("aaabb")) == [1.0, 2.0, 3.0, 8.0, 8.0]
+    with pytest.raises(RuntimeError, match="none of 2 responses could be graded"):
+        call_as_ms_swift_does(orm, ["", ""], ["a", "a"])
+
+
+def test_without_prompt_ids_equal_samples_are_one_prompt() -> None:
+    orm = EvidenceORM(rewards=Composer((Term("flaky", fails_on_silence),)))
+    other = SAMPLE.replace("64", "65")
+    completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "silence"]
+    assert orm(completions, sample=[SAMPLE, SAMPLE, other, other]) == [1.0, 1.0, 3.0, 3.0]
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(ValueError, match="no column 'row'"):
+        EvidenceORM(column="row")([RIGHT], sample=[SAMPLE])
