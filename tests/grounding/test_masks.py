@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
@@ -112,6 +112,9 @@ edges = st.floats(-15, 15) | st.sampled_from([float("inf"), float("-inf"), float
 
 
 @given(st.tuples(edges, edges, edges, edges), sides, sides)
+@example((float("nan"), 0, 9, 9), 5, 5)
+@example((0, 0, 9, float("nan")), 5, 5)
+@example((float("-inf"), 1, float("inf"), 3), 5, 5)
 def test_a_box_covers_the_pixels_whose_centre_it_holds(box: Box, width: int, height: int) -> None:
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     inside = ((y >= box[1]) & (y < box[3]))[:, None] & (x >= box[0]) & (x < box[2])

@@ -115,16 +115,21 @@ def box_rle(box: Box, size: Size) -> Rle:
         box: in pixels of the image.
         size: size of the image and of the mask, pixels.
     """
-    import numpy as np
-
     width, height = size
-    x1, y1, x2, y2 = box
-    if not (x1 < x2 and y1 < y2):
-        return _from_toggles(np.empty(0, dtype=np.int64), height, width)
+    x1, y1, x2, y2 = (0.0,) * 4 if any(map(math.isnan, box)) else box
     left, right = _first_centre(x1, width), _first_centre(x2, width)
     top, bottom = _first_centre(y1, height), _first_centre(y2, height)
-    columns = np.arange(left, right, dtype=np.int64) * height
-    return _from_toggles(np.concatenate((columns + top, columns + bottom)), height, width)
+    if left >= right or top >= bottom:
+        return {"size": [height, width], "counts": _number(height * width)}
+    columns, rows, gap = right - left, bottom - top, height - (bottom - top)
+    if not gap:  # whole columns are one run
+        columns, rows = 1, columns * height
+    text = _number(left * height + top) + _number(rows)
+    if columns > 1:  # all further runs repeat these two: differences of 0
+        text += _number(gap) + "0" * (2 * columns - 3)
+    if rest := (width - right) * height + height - bottom:
+        text += _number(rest - gap if columns > 1 else rest)
+    return {"size": [height, width], "counts": text}
 
 
 def resample(rle: Rle, size: Size) -> Rle:
@@ -248,6 +253,16 @@ def _runs(counts: str) -> "NDArray[np.int64]":
     numbers[1::2] = numbers[1::2].cumsum()
     numbers[2::2] = numbers[2::2].cumsum()
     return numbers
+
+
+def _number(value: int) -> str:
+    """Return a number as COCO's text has it; see `_runs`."""
+    text = ""
+    while True:
+        digit, value = value & 31, value >> 5
+        if value == (-1 if digit & 16 else 0):
+            return text + chr(48 + digit)
+        text += chr(48 + digit + 32)
 
 
 def _from_toggles(toggles: "NDArray[np.int64]", height: int, width: int) -> Rle:
