@@ -3,6 +3,7 @@
 Both readers take time linear in the text and never raise on any string.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ _SECOND_LETTER = re.compile(
 )
 _LIST_START = re.compile(r"(?:or|and)\b|[,;/&|+]", re.IGNORECASE)
 
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_WORD = re.compile(r"[^\W_]+")
 _ARTICLES = frozenset({"a", "an", "the"})
 _TOKEN = re.compile(
     r"(?P<sign>(?<![^\W_])[-\u2212](?=\.?[0-9]))?"
@@ -85,8 +88,28 @@ def normalise(text: str) -> str:
     return " ".join(kept) or " ".join(folded.split())
 
 
+def as_number(normalised: str) -> float | None:
+    """Return the number that a normalised text is, or None when it is anything else or too large for a float.
+
+    Example:
+        >>> as_number(normalise("$1,200.50")), as_number(normalise("three")), as_number(normalise("3 cars"))
+        (1200.5, 3.0, None)
+    """
+    if _NUMBER.fullmatch(normalised) is None:
+        return None
+    number = float(normalised)
+    return number if math.isfinite(number) else None
+
+
+def lists_letters(text: str) -> bool:
+    """Say whether a text is nothing but several option letters, as in "A or B or C" and "(a), (b)"."""
+    words = [word for word in _WORD.findall(text.casefold()) if word not in ("or", "and")]
+    return len(words) > 1 and all(len(word) == 1 and "a" <= word <= "h" for word in words)
+
+
 def _letter(match: re.Match[str]) -> str:
-    return next(group for group in match.groups() if group is not None).upper()
+    assert match.lastindex is not None, "one of the groups has the letter"
+    return match[match.lastindex].upper()
 
 
 def _index(match: re.Match[str]) -> int:

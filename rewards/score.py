@@ -40,6 +40,9 @@ class Score:
 class Reward(Protocol):
     """A pure function of a parsed response and its sample.
 
+    A reward that changes over the training has a method `at(progress) -> Reward` too: it returns the reward of the
+    moment when that share of the training, in [0, 1], is done (see `DualIoU.at`). `Composer.at` calls it where it is.
+
     Example:
         >>> def brevity(trace: Trace, sample: Sample) -> Score:
         ...     value = 1.0 if len(trace.text) < 400 else 0.0

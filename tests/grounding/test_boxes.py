@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgr_rl.grounding import Box, area, earlier_iou, giou, intersection, iou, iou_matrix
+from vgr_rl.grounding import Box, area, best_iou, earlier_iou, giou, giou_matrix, intersection, iou, iou_matrix
 
 GRID = 12
 
@@ -55,9 +57,50 @@ def test_empty_and_reversed_boxes_have_no_area_and_no_overlap() -> None:
     assert area((8, 8, 2, 2)) == 0.0
 
 
-finite = st.floats(-1e6, 1e6)
+@given(st.lists(grid_boxes(), max_size=40), st.lists(grid_boxes(), max_size=20))
+def test_the_best_of_each_box_is_the_largest_of_its_row_or_column(preds: list[Box], targets: list[Box]) -> None:
+    matrix = [[iou(pred, target) for target in targets] for pred in preds]
+    of_preds = [max(row, default=0.0) for row in matrix]
+    of_targets = [max((row[index] for row in matrix), default=0.0) for index in range(len(targets))]
+    assert best_iou(preds, targets) == (of_preds, of_targets)
+    if preds and targets:
+        many_preds, many_targets = best_iou(preds * 25, targets * 25)
+        assert (many_preds, many_targets) == (of_preds * 25, of_targets * 25)
 
 
-@given(st.tuples(finite, finite, finite, finite), st.tuples(finite, finite, finite, finite))
-def test_bounds_hold_for_any_finite_numbers(a: Box, b: Box) -> None:
-    assert 0.0 <= iou(a, b) <= 1.0 + 1e-9
+def test_the_generalised_iou_tells_how_far_apart_boxes_are() -> None:
+    near, far = giou_matrix([(0, 0, 2, 2)], [(2, 0, 4, 2), (4, 0, 6, 2)])[0]
+    assert (near, far) == (0.0, pytest.approx(-1 / 3))
+    assert giou_matrix([], [(0, 0, 1, 1)]) == []
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.0, 1e200, 5e-324])
+any_boxes = st.tuples(numbers, numbers, numbers, numbers)
+
+
+@given(st.lists(any_boxes, min_size=1, max_size=4), st.lists(any_boxes, min_size=1, max_size=4))
+def test_any_four_numbers_are_a_box_with_overlaps_inside_the_bounds(preds: list[Box], targets: list[Box]) -> None:
+    matrix = iou_matrix(preds, targets)
+    of_preds, of_targets = list(map(max, matrix)), list(map(max, zip(*matrix, strict=True)))
+    assert all(0.0 <= overlap <= 1.0 for row in matrix for overlap in row)
+    assert all(-1.0 <= overlap <= 1.0 for row in giou_matrix(preds, targets) for overlap in row)
+    assert best_iou(preds, targets) == (of_preds, of_targets)
+    many_preds, many_targets = best_iou(preds * 20, targets * 30)  # by numpy
+    assert (many_preds, many_targets) == (of_preds * 20, of_targets * 30)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [(math.nan, 0, 9, 9), (0, 0, 9, math.nan), (0, 0, math.inf, 9), (-math.inf, 0, 9, 9), (0, 0, 1e200, 1e200)]
+    + [(9, 9, 0, 0), (9, 0, 0, 9), (0, 0, 0, 9)],
+)
+def test_boxes_without_a_finite_area_overlap_nothing(odd: Box) -> None:
+    for other in (odd, (0, 0, 9, 9)):
+        assert iou(odd, other) == iou(other, odd) == 0.0
+        assert giou(odd, other) <= 0.0
+
+
+@given(any_boxes, any_boxes)
+def test_overlaps_do_not_depend_on_the_order(a: Box, b: Box) -> None:
+    assert iou(a, b) == iou(b, a)
+    assert giou(a, b) == giou(b, a)

@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import Accuracy, Score
+from rewards import Accuracy, Reward, Score
+from rewards.accuracy import Judge
 from vgr_rl.grounding import AnswerKind, ImageGeometry, Sample, Size, parse_trace
 
 SIZE = Size(64, 64)
@@ -10,11 +13,15 @@ OPTIONS = ("blue car", "red car", "green bus", "A")
 
 
 def grade(
-    answer: str | None, truth: str = "B", kind: AnswerKind = "choice", options: tuple[str, ...] = OPTIONS
+    answer: str | None,
+    truth: str = "B",
+    kind: AnswerKind = "choice",
+    options: tuple[str, ...] = OPTIONS,
+    reward: Reward | None = None,
 ) -> Score:
     sample = Sample("7", "test", "Which?", truth, kind, options, (), SIZE)
     response = "so</think>" if answer is None else f"so</think><answer>{answer}</answer>"
-    return Accuracy()(parse_trace(response, ImageGeometry(SIZE, SIZE), "model_px"), sample)
+    return (reward or Accuracy())(parse_trace(response, ImageGeometry(SIZE, SIZE), "model_px"), sample)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +118,80 @@ def test_the_length_limit_is_inclusive_and_in_the_config() -> None:
     for answer, value in (("(B)", 1.0), ("(B).", 0.0)):
         trace = parse_trace(f"</think><answer>{answer}</answer>", ImageGeometry(SIZE, SIZE), "model_px")
         assert Accuracy(max_answer_chars=3)(trace, sample).value == value
-    with pytest.raises(ValueError, match=r"accuracy\.max_answer_chars=0"):
-        Accuracy(max_answer_chars=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "value"),
+    [("10.4", "10", 1.0), ("9.5", "10", 1.0), ("10.6", "10", 0.0), ("-10", "10", 0.0), ("-9.6", "-10", 1.0)]
+    + [("ten", "10.2", 1.0), ("0", "0", 1.0), ("0.01", "0", 0.0), ("10 cars", "10.2 cars", 0.0), ("red", "10", 0.0)]
+    + [("9" * 999, "9" * 998, 0.0), ("nan", "10", 0.0), ("inf", "1e999", 0.0), ("1,020", "1000", 1.0)],
+)
+def test_numbers_may_be_off_by_the_tolerance(answer: str, truth: str, value: float) -> None:
+    assert grade(answer, truth, "open", (), Accuracy(number_tolerance=0.05)).value == value
+
+
+def judge_of(*verdicts: object) -> tuple[list[tuple[str, str, str]], Judge]:
+    asked: list[tuple[str, str, str]] = []
+
+    def judge(question: str, truth: str, answer: str) -> bool:
+        asked.append((question, truth, answer))
+        return verdicts[len(asked) - 1]  # type: ignore[return-value]
+
+    return asked, judge
+
+
+def test_a_judge_is_asked_about_open_answers_that_do_not_match() -> None:
+    asked, judge = judge_of(True, False)
+    reward = Accuracy(judge=judge)
+    assert grade("a feline", "cat", "open", (), reward).value == 1.0
+    assert grade("a dog", "cat", "open", (), reward).value == 0.0
+    assert asked == [("Which?", "cat", "a feline"), ("Which?", "cat", "a dog")]
+
+
+def test_a_judge_is_not_asked_about_what_is_settled() -> None:
+    asked, judge = judge_of()
+    reward = Accuracy(max_answer_chars=20, number_tolerance=0.1, judge=judge)
+    for answer, value in [("The cat.", 1.0), (None, 0.0), (" ", 0.0), ("cat " * 6, 0.0)]:
+        assert grade(answer, "cat", "open", (), reward).value == value
+    for answer in ("A or B or C", "A, B", "(a) and (b)", "A/B", "a b"):
+        assert grade(answer, "cat", "open", (), reward).value == 0.0
+    assert grade("101", "100", "open", (), reward).value == 1.0
+    assert grade("B", "A", "choice", OPTIONS, reward).value == 0.0
+    assert grade("cat", " ", "open", (), reward).status == "failed"
+    assert grade("cat", "", "none", (), reward).status == "not_applicable"
+    assert asked == []
+
+
+def test_letters_are_judged_where_they_may_be_the_answer() -> None:
+    asked, judge = judge_of(True, True)
+    for answer, truth in (("B", "the letter B"), ("A and B", "A, B, as painted"), ("B, C", "C and B")):
+        grade(answer, truth, "open", (), Accuracy(judge=judge))
+    assert [answer for _, _, answer in asked] == ["B", "B, C"]
+
+
+@pytest.mark.parametrize("answer", ["cat or dog", "dog or cat", "dog, cat", "dog/cat", "cat or dog or bird"])
+def test_without_a_judge_alternatives_are_wrong(answer: str) -> None:
+    assert grade(answer, "dog", "open", ()).value == 0.0
+
+
+def test_an_answer_that_the_judge_cannot_judge_has_failed_and_is_no_0() -> None:
+    def down(question: str, truth: str, answer: str) -> bool:
+        raise TimeoutError("no reply in 30 s")
+
+    for judge, reason in ((down, "TimeoutError: no reply in 30 s"), (judge_of(None)[1], "returned None")):
+        score = grade("feline", "cat", "open", (), Accuracy(judge=judge))
+        assert (score.status, score.parts) == ("failed", {}) and reason in score.reason
+        assert score.value != score.value
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"max_answer_chars": 0}, "max_answer_chars=0"), ({"number_tolerance": -0.1}, "number_tolerance=-0.1")]
+    + [({"number_tolerance": float("nan")}, "number_tolerance=nan"), ({"judge": "qwen"}, "judge='qwen'")],
+)
+def test_bad_parameters_are_named(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"accuracy\.{message}"):
+        Accuracy(**params)
 
 
 @given(st.text(alphabet="ABab().,: [or]and1twenty'%\n-é", max_size=30) | st.text(), st.sampled_from(["choice", "open"]))

@@ -1,5 +1,6 @@
 """The dual IoU reward against the formula, by an independent way to count: painted cells and all pairings."""
 
+import math
 from itertools import permutations
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards import DualIoU, Score
-from vgr_rl.grounding import ImageGeometry, Sample, Size, Target, parse_trace
+from vgr_rl.grounding import Box, ImageGeometry, Sample, Size, Target, giou, parse_trace
 
 SIZE = Size(10, 10)
 IntBox = tuple[int, int, int, int]
@@ -146,6 +147,70 @@ def test_malformed_boxes_are_dropped_or_counted() -> None:
     assert grade([], target, junk, malformed="count").value == 0.0
 
 
+@settings(deadline=None)
+@given(few_boxes, few_boxes)
+def test_the_generalised_iou_takes_the_place_of_the_iou(preds: list[IntBox], targets: list[IntBox]) -> None:
+    matrix = [[giou(pred, target) for target in targets] for pred in preds]
+    recall = sum(max(column) for column in zip(*matrix, strict=True)) / len(targets)
+    precision = sum(map(max, matrix)) / len(preds)
+    score = grade(preds, targets, kind="giou")
+    assert score.value == pytest.approx((recall + precision) / 2)
+    assert -1 <= score.value <= grade(preds, targets).value + 1e-9
+    short, long = sorted((preds, targets), key=len)
+    total = max(
+        sum(giou(a, b) for a, b in zip(short, chosen, strict=True)) for chosen in permutations(long, len(short))
+    )
+    paired = grade(preds, targets, kind="giou", matching="hungarian")
+    assert paired.parts["recall_iou"] == pytest.approx((total - (len(targets) - len(short))) / len(targets))
+    assert paired.parts["precision_iou"] == pytest.approx((total - (len(preds) - len(short))) / len(preds))
+
+
+def test_with_the_generalised_iou_no_box_is_never_better_than_a_wrong_one() -> None:
+    target: list[IntBox] = [(0, 0, 2, 2)]
+    near, far = grade([(3, 0, 5, 2)], target, kind="giou"), grade([(8, 8, 10, 10)], target, kind="giou")
+    assert 0 > near.value > far.value > grade([], target, kind="giou").value == -1.0
+    counted = grade(target, target, "<box>here</box>", kind="giou", malformed="count")
+    assert (counted.parts["recall_iou"], counted.parts["precision_iou"]) == (1.0, 0.0)
+
+
+def test_overlaps_below_the_threshold_count_as_none() -> None:
+    boxes: list[IntBox] = [(0, 0, 10, 10), (0, 0, 10, 5)]
+    target: list[IntBox] = [(0, 0, 10, 10)]
+    assert grade(boxes, target).parts["precision_iou"] == pytest.approx(0.75)
+    assert grade(boxes, target, threshold=0.5).parts["precision_iou"] == pytest.approx(0.75)
+    assert grade(boxes, target, threshold=0.6).parts["precision_iou"] == pytest.approx(0.5)
+    assert grade(boxes[1:], target, threshold=0.6).value == 0.0
+    assert grade(boxes[1:], target, threshold=0.6, matching="hungarian").value == 0.0
+    assert grade(boxes[1:], target, threshold=0.6, kind="giou").value == -1.0
+
+
+def test_a_schedule_raises_the_threshold_with_the_progress_of_the_training() -> None:
+    reward = DualIoU(malformed="count", schedule=((0.0, 0.85), (0.1, 0.95), (0.25, 0.99)))
+    thresholds = [reward.at(progress).threshold for progress in (0.0, 0.09, 0.1, 0.2, 0.25, 1.0)]
+    assert thresholds == [0.85, 0.85, 0.95, 0.95, 0.99, 0.99]
+    assert reward.threshold == 0.0 and reward.at(0.5).malformed == "count"
+    assert reward.at(1.0).at(0.0) == reward.at(0.0)  # the schedule stays
+    steady = DualIoU(threshold=0.3)
+    assert steady.at(0.5) is steady
+    as_a_config_has_it = DualIoU(schedule=[[0, 0.85], [0.1, 0.95], [0.25, 0.99]], malformed="count")  # type: ignore[arg-type]
+    assert as_a_config_has_it == reward
+    for progress in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"dual_iou: progress"):
+            reward.at(progress)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou"])
+@pytest.mark.parametrize("matching", ["best", "hungarian"])
+@pytest.mark.parametrize("odd", [(math.nan, 0, 9, 9), (0, 0, math.inf, 9), (9, 9, 0, 0), (0, 0, 1e200, 1e200)])
+def test_a_target_that_is_no_finite_box_overlaps_nothing(odd: Box, kind: str, matching: str) -> None:
+    trace = parse_trace("<box>[0,0,5,5]</box></think>", ImageGeometry(SIZE, SIZE), "model_px")
+    sample = Sample("7", "test", "Where?", "", "none", (), (Target((0, 0, 5, 5)), Target(odd)), SIZE)
+    score = DualIoU(kind=kind, matching=matching)(trace, sample)  # type: ignore[arg-type]
+    assert score.parts["precision_iou"] == 1.0
+    assert score.parts["recall_iou"] <= 0.5
+    assert kind == "giou" or score.parts["recall_iou"] == 0.5
+
+
 def test_many_boxes_are_graded_in_seconds() -> None:
     boxes: list[IntBox] = [(x % 9, y % 9, x % 9 + 1, y % 9 + 1) for x in range(64) for y in range(64)]
     score = grade(boxes, boxes[:6], matching="hungarian", duplicate_penalty=0.1)
@@ -161,6 +226,14 @@ def test_many_boxes_are_graded_in_seconds() -> None:
         ({"duplicate_penalty": -0.1}, "0 or more"),
         ({"duplicate_penalty": float("nan")}, "0 or more"),
         ({"duplicate_iou": 1.5}, "between 0 and 1"),
+        ({"kind": "diou"}, "iou or giou"),
+        ({"threshold": 1.5}, "between 0 and 1"),
+        ({"threshold": float("nan")}, "between 0 and 1"),
+        ({"schedule": ((0.0, 0.5, 0.6),)}, r"\(progress, threshold\)"),
+        ({"schedule": ((0.0, 1.5),)}, "between 0 and 1"),
+        ({"schedule": ((0.1, 0.5),)}, "start at 0 and increase"),
+        ({"schedule": ((0.0, 0.5), (0.5, 0.6), (0.2, 0.7))}, "start at 0 and increase"),
+        ({"schedule": ((0.0, 0.5), (0.0, 0.6))}, "start at 0 and increase"),
     ],
 )
 def test_bad_parameters_are_named(params: dict[str, Any], message: str) -> None:

@@ -4,7 +4,7 @@ Everything here is pure: it needs the standard library only (numpy for large box
 torch, Ray or verl.
 """
 
-from vgr_rl.grounding.boxes import area, earlier_iou, giou, intersection, iou, iou_matrix
+from vgr_rl.grounding.boxes import area, best_iou, earlier_iou, giou, giou_matrix, intersection, iou, iou_matrix
 from vgr_rl.grounding.frames import Box, Frame, ImageGeometry, Size, model_frame
 from vgr_rl.grounding.geometry import ResizeRule, smart_resize
 from vgr_rl.grounding.masks import Rle, box_rle, check_rle, rle_area, rle_box, rle_iou
@@ -25,10 +25,12 @@ __all__ = [
     "Trace",
     "TracedBox",
     "area",
+    "best_iou",
     "box_rle",
     "check_rle",
     "earlier_iou",
     "giou",
+    "giou_matrix",
     "intersection",
     "iou",
     "iou_matrix",

@@ -1,41 +1,45 @@
 """Turn a response into a trace: its thinking, its answer and the boxes it points at.
 
-The parser is total (no string makes it raise), runs in time linear in the text, and keeps at most `max_boxes` boxes.
+The parser is total (no string makes it raise), reads the tags of the text in one scan, and keeps at most `max_boxes`
+boxes.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vgr_rl.grounding.frames import Box, Frame, ImageGeometry
 from vgr_rl.grounding.masks import Rle
 
-# Lazy matching is quadratic on openers that are never closed: only search up to the last closer of the text.
-_BOX = re.compile(
-    r"<box>(?:\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\])?.*?</box>",
-    re.DOTALL,
-)
 SEG = "[SEG]"
 """The token that stands for one predicted mask (VRT, arXiv 2512.05091)."""
 
+# One match for each tag. An opening box tag takes along the numbers behind it, and its closing tag where nothing stands
+# between; any other tag gives its name. No alternative can start inside another, so the scan is linear.
+_TAG = re.compile(
+    r"<(?:box>\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\](</box>)?|(/?(?:box|think|answer))>)"
+)
+_CLOSED, _NAME = 5, 6  # groups: the last one that matched tells the three cases apart
 
-@dataclass(frozen=True, slots=True)
-class TracedBox:
+Span = tuple[int, int]
+"""First and one-past-last character of a piece of `Trace.text`."""
+
+
+class TracedBox(NamedTuple):
     """One box of a response.
 
     Attributes:
         box_orig_px: in pixels of the stored image, not clipped to it.
         box_frame: the four integers as written, in the model's frame.
-        span: first and one-past-last character of `<box>…</box>` in `Trace.text`.
+        span: where `<box>…</box>` stands in `Trace.text`.
     """
 
     box_orig_px: Box
     box_frame: tuple[int, int, int, int]
-    span: tuple[int, int]
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """A parsed response.
 
     Attributes:
@@ -47,7 +51,8 @@ class Trace:
         seg_reasoning: which `[SEG]` tokens of the response (0 for the first) stand before the answer.
         seg_answer: which of them stand inside the answer. Both are empty unless there is exactly one answer.
         segs: how many `[SEG]` tokens the response has in all.
-        think_span: first and one-past-last character in `text` of what stands between the tags of `think`, or None.
+        tags: how many think and answer tags the response has in all, opening and closing.
+        think_span: where `think` stands, from the end of its opening tag to its closing tag, or None.
         answer_span: the same for `answer`.
         masks: the predicted masks, one for each `[SEG]` in order, or None when none were made for this response. An
             entry is None when that one mask could not be decoded.
@@ -60,10 +65,11 @@ class Trace:
     malformed: int
     seg_reasoning: tuple[int, ...]
     seg_answer: tuple[int, ...]
-    segs: int = 0
-    think_span: tuple[int, int] | None = None
-    answer_span: tuple[int, int] | None = None
-    masks: tuple[Rle | None, ...] | None = None
+    segs: int
+    tags: int
+    think_span: Span | None
+    answer_span: Span | None
+    masks: tuple[Rle | None, ...] | None
 
 
 def parse_trace(
@@ -79,7 +85,8 @@ def parse_trace(
 
     A box is `<box>…</box>` up to the nearest closing tag, whose text starts with `[x1,y1,x2,y2]`: non-negative
     integers of at most nine digits, no spaces, x1 < x2 and y1 < y2. Boxes are neither clipped to the image nor made
-    unique. The answer is the first `<answer>…</answer>`.
+    unique. The answer is the first `<answer>…</answer>`. A box is a finite box: signs, fractions, exponents, `nan` and
+    `inf` make it malformed.
 
     Args:
         response: the decoded response; any string.
@@ -104,53 +111,78 @@ def parse_trace(
     text = response
     if prefill and not response.lstrip().startswith(prefill):
         text = prefill + response
-    think, answer = _span(text, "<think>", "</think>"), _span(text, "<answer>", "</answer>")
-    boxes, malformed = _boxes(text, geometry, frame, max_boxes)
-    seg_reasoning, seg_answer = _segs(text, answer)
+    found = _scan(text, geometry.orig_px_per_unit(frame), max_boxes)
+    think = found.spans["think"][0] if found.spans["think"] else None
+    answer = found.spans["answer"][0] if found.spans["answer"] else None
+    segs = text.count(SEG)
+    seg_reasoning, seg_answer = _split_segs(text, found.spans["answer"]) if segs else ((), ())
     return Trace(
-        text=text,
-        think=None if think is None else text[think[0] : think[1]].strip(),
-        answer=None if answer is None else text[answer[0] : answer[1]].strip(),
-        boxes=boxes,
-        malformed=malformed,
-        seg_reasoning=seg_reasoning,
-        seg_answer=seg_answer,
-        segs=text.count(SEG),
-        think_span=think,
-        answer_span=answer,
-        masks=None if masks is None else tuple(masks),
+        text,
+        text[think[0] : think[1]].strip() if think else None,
+        text[answer[0] : answer[1]].strip() if answer else None,
+        tuple(found.boxes),
+        found.malformed,
+        seg_reasoning,
+        seg_answer,
+        segs,
+        found.tags,
+        think,
+        answer,
+        None if masks is None else tuple(masks),
     )
 
 
-def _span(text: str, opener: str, closer: str, start: int = 0) -> tuple[int, int] | None:
-    """Return the span between the first opener at or after `start` and the nearest closer, or None."""
-    if (found := text.find(opener, start)) < 0:
-        return None
-    end = text.find(closer, found + len(opener))
-    return None if end < 0 else (found + len(opener), end)
+class _Found(NamedTuple):
+    boxes: list[TracedBox]
+    malformed: int
+    tags: int
+    spans: dict[str, list[Span]]
 
 
-def _segs(text: str, answer: tuple[int, int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return which `[SEG]` tokens stand before and which inside the only answer."""
-    if answer is None or SEG not in text or _span(text, "<answer>", "</answer>", start=answer[1]) is not None:
-        return (), ()
-    before, inside = text.count(SEG, 0, answer[0]), text.count(SEG, *answer)
-    return tuple(range(before)), tuple(range(before, before + inside))
-
-
-def _boxes(text: str, geometry: ImageGeometry, frame: Frame, max_boxes: int) -> tuple[tuple[TracedBox, ...], int]:
-    scale_x, scale_y = geometry.orig_px_per_unit(frame)
+def _scan(text: str, scale: tuple[float, float], max_boxes: int) -> _Found:
+    """Find boxes, thinking and answers, each independently of the others: a box may hold an answer."""
+    scale_x, scale_y = scale
     boxes: list[TracedBox] = []
-    malformed = 0
-    closed = text.rfind("</box>") + len("</box>") if "</box>" in text else 0
-    for match in _BOX.finditer(text, 0, closed):
-        if match.lastindex is None or len(boxes) == max_boxes:
-            malformed += 1
-            continue
-        x1, y1, x2, y2 = map(int, match.groups())
-        if x1 < x2 and y1 < y2:
-            box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
-            boxes.append(TracedBox(box_orig_px, (x1, y1, x2, y2), match.span()))
+    spans: dict[str, list[Span]] = {"think": [], "answer": []}
+    begins: dict[str, int] = {}  # of a think or an answer that waits for its closing tag
+    opener: re.Match[str] | None = None  # of the box that waits for its closing tag
+    malformed = tags = 0
+    for match in _TAG.finditer(text):
+        last = match.lastindex
+        if last == _NAME:
+            name = match[_NAME]
+            if name == "box":
+                opener = opener or match
+                continue
+            if name != "/box":
+                tags += 1
+                if name[0] != "/":
+                    begins.setdefault(name, match.end())
+                elif (begin := begins.pop(name[1:], None)) is not None:
+                    spans[name[1:]].append((begin, match.start()))
+                continue
+            if opener is None:
+                continue
         else:
-            malformed += 1
-    return tuple(boxes), malformed + ("<box>" in text[closed:])
+            opener = opener or match
+            if last != _CLOSED:
+                continue
+        left, top, right, bottom, _, _ = opener.groups()
+        malformed += 1
+        if left is not None and len(boxes) < max_boxes:
+            x1, y1, x2, y2 = box_frame = int(left), int(top), int(right), int(bottom)
+            if x1 < x2 and y1 < y2:
+                box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
+                boxes.append(TracedBox(box_orig_px, box_frame, (opener.start(), match.end())))
+                malformed -= 1
+        opener = None
+    return _Found(boxes, malformed + (opener is not None), tags, spans)
+
+
+def _split_segs(text: str, answers: Sequence[Span]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which `[SEG]` tokens stand before and which inside the only answer."""
+    if len(answers) != 1:
+        return (), ()
+    start, end = answers[0]
+    before, inside = text.count(SEG, 0, start), text.count(SEG, start, end)
+    return tuple(range(before)), tuple(range(before, before + inside))
