@@ -25,7 +25,7 @@ class NoRepeat:
 
     Args:
         allowed_repeats: so many repeated sentences cost nothing; one more costs everything.
-        sentence_ends: the characters that end a sentence; ".!?;。" finds more of them, in more scripts.
+        sentence_ends: the characters that end a sentence; ".!?;" finds more of them.
 
     Raises:
         ValueError: when `allowed_repeats` is negative or `sentence_ends` is empty.
