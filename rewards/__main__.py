@@ -152,7 +152,7 @@ def _table(summary: Summary, bad: int) -> "Table":
     for term in (name for name in summary.statuses if name != "score"):
         table.add_row(*_cells(summary, "terms", term), *_status_cells(summary, term))
         for part, numbers in summary.columns.get(f"parts of {term}", {}).items():
-            if numbers != summary.columns["terms"][term]:  # many a term has one part, its value
+            if part != term or numbers != summary.columns["terms"][term]:  # many a term has its value as a part
                 table.add_row(*_cells(summary, f"parts of {term}", part, indent="  "))
     table.add_section()
     for name in summary.columns["diagnostics"]:

@@ -5,15 +5,19 @@ enumerating boxes, repeating a good box, boxing the whole image, answering first
 """
 
 import itertools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rewards.dual_iou import DualIoU, duplicate_rate
 from vgr_rl.grounding.boxes import intersection
 from vgr_rl.grounding.sample import Sample
 from vgr_rl.grounding.trace import Trace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DUPLICATE_IOU = 0.9
 """Two boxes of a response above this IoU are copies."""
@@ -147,11 +151,9 @@ def correlations(columns: Mapping[str, Sequence[float]]) -> dict[tuple[str, str]
     found: dict[tuple[str, str], float] = {}
     for (name_a, a), (name_b, b) in itertools.combinations(arrays.items(), 2):
         both = np.isfinite(a) & np.isfinite(b)
-        if both.sum() < MIN_CORRELATED or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
-            continue
-        correlation = float(np.corrcoef(a[both], b[both])[0, 1])
-        if math.isfinite(correlation):  # spreads so small or large that their squares leave the floats
-            found[name_a, name_b] = round(correlation, 12)
+        if both.sum() >= MIN_CORRELATED and np.ptp(a[both]) > 0 and np.ptp(b[both]) > 0:
+            x, y = _unit(a[both]), _unit(b[both])
+            found[name_a, name_b] = round(float(x @ y), 12)
     return found
 
 
@@ -188,10 +190,18 @@ def warnings(
     return found
 
 
+def _unit(column: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Centre a column that is not constant and scale it to length 1, without squares that leave the floats."""
+    centred = column - column.mean()
+    centred /= abs(centred).max()
+    scaled: NDArray[np.float64] = centred / (centred @ centred) ** 0.5
+    return scaled
+
+
 def _referred(trace: Trace) -> list[bool]:
     """Say for each box whether a letter stands between it and the box before it, the letters of tags aside."""
-    starts = [0, *(box.span[1] for box in trace.boxes[:-1])]
+    starts = [0, *(box.span[1] for box in trace.boxes)]
     return [
         any(match["letter"] for match in _TAG_OR_LETTER.finditer(trace.text, start, box.span[0]))
-        for start, box in zip(starts, trace.boxes, strict=True)
+        for start, box in zip(starts, trace.boxes, strict=False)
     ]
