@@ -98,7 +98,10 @@ def _lines(file: str, messages: "Console") -> Iterator[BinaryIO]:
     if file == "-":
         yield sys.stdin.buffer
         return
-    with open(file, "rb") as opened, Progress(console=messages, transient=True) as progress:
+    with (
+        open(file, "rb") as opened,
+        Progress(console=messages, transient=True, disable=not messages.is_terminal) as progress,
+    ):
         yield progress.wrap_file(opened, total=os.fstat(opened.fileno()).st_size, description=file)
 
 

@@ -156,6 +156,22 @@ def test_a_source_has_its_own_terms(tmp_path: Path) -> None:
     assert [len(r.composed.terms) for r in score_lines(lines, rewards) if isinstance(r, Scored)] == [1, 2]
 
 
+def test_masks_are_graded_and_a_response_without_its_masks_has_failed() -> None:
+    mask = {"size": [48, 64], "counts": [0, 48 * 20, 48 * 44]}
+    row = {
+        "id": 1,
+        "response": "<think>a [SEG]</think> <answer>it [SEG]</answer>",
+        "answer_kind": "none",
+        "image_size": [64, 48],
+        "targets": [{"mask": mask, "role": "answer"}],
+        "pred_masks": [None, {"size": [256, 256], "counts": [0, 256 * 80, 256 * 176]}],
+    }
+    lines = [json.dumps(row | change).encode() for change in ({}, {"pred_masks": None}, {"pred_masks": [mask]})]
+    graded = [result.composed for result in score_lines(lines, load_rewards("vrt")) if isinstance(result, Scored)]
+    assert [composed.status for composed in graded] == ["ok", "failed", "failed"]
+    assert graded[0].value == 2.0
+
+
 def test_the_spread_of_numbers_leaves_gaps_out() -> None:
     assert Spread.of([1.0, float("nan"), 0.0, 2.0]) == Spread(3, 1.0, pytest.approx((2 / 3) ** 0.5), 1 / 3)
     assert Spread.of([]).count == 0
