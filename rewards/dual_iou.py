@@ -132,7 +132,10 @@ class DualIoU:
         unmatched = 0.0 if self.kind == "iou" else -1.0
         if not preds:
             return unmatched, unmatched
-        of_preds, of_targets = self._overlaps(preds, targets, unmatched)
+        if self.kind == "iou" and self.matching == "best":
+            of_preds, of_targets = best_iou(preds, targets)
+        else:
+            of_preds, of_targets = self._overlaps(preds, targets, unmatched)
         if self.threshold > 0:
             of_preds = [overlap if overlap >= self.threshold else unmatched for overlap in of_preds]
             of_targets = [overlap if overlap >= self.threshold else unmatched for overlap in of_targets]
@@ -142,9 +145,7 @@ class DualIoU:
     def _overlaps(
         self, preds: Sequence[Box], targets: Sequence[Box], unmatched: float
     ) -> tuple[list[float], list[float]]:
-        """Return what every box and every target has in common with its partner."""
-        if self.kind == "iou" and self.matching == "best":
-            return best_iou(preds, targets)
+        """Return what every box and every target has in common with its partner, from the overlaps of all pairs."""
         matrix = iou_matrix(preds, targets) if self.kind == "iou" else giou_matrix(preds, targets)
         if self.matching == "best":
             return list(map(max, matrix)), list(map(max, zip(*matrix, strict=True)))

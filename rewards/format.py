@@ -58,14 +58,12 @@ def think_then_answer(trace: Trace) -> bool:
     """Say whether a response is one think pair and one answer pair, in order, and nothing else."""
     if trace.think_span is None or trace.answer_span is None or trace.tags != 4:
         return False
-    think_start, think_end = trace.think_span
-    answer_start, answer_end = trace.answer_span
-    outside = (
-        trace.text[: think_start - len("<think>")],
-        trace.text[think_end + len("</think>") : answer_start - len("<answer>")],
-        trace.text[answer_end + len("</answer>") :],
-    )
-    return think_end < answer_start and not any(map(str.strip, outside))
+    think_start, think_end = trace.think_span[0] - len("<think>"), trace.think_span[1] + len("</think>")
+    answer_start, answer_end = trace.answer_span[0] - len("<answer>"), trace.answer_span[1] + len("</answer>")
+    if think_end > answer_start:
+        return False
+    before, between, after = trace.text[:think_start], trace.text[think_end:answer_start], trace.text[answer_end:]
+    return not (before.strip() or between.strip() or after.strip())
 
 
 def _thinks_in_masks(trace: Trace) -> bool:

@@ -1,7 +1,8 @@
 """What a reward returns, and what a reward is."""
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
 
 from vgr_rl.grounding.sample import Sample
 from vgr_rl.grounding.trace import Trace
@@ -10,8 +11,7 @@ Status = Literal["ok", "not_applicable", "failed"]
 """`ok`: value counts. `not_applicable`: the sample has nothing to grade. `failed`: could not be graded; not a 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """The outcome of one reward for one response.
 
     Attributes:
@@ -22,7 +22,7 @@ class Score:
     """
 
     value: float
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = MappingProxyType({})
     status: Status = "ok"
     reason: str = ""
 

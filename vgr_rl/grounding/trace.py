@@ -19,7 +19,7 @@ SEG = "[SEG]"
 _TAG = re.compile(
     r"<(?:box>\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\](</box>)?|(/?(?:box|think|answer))>)"
 )
-_CLOSED, _NAME = 5, 6  # groups: the last one that matched tells the three cases apart
+_NAME = 6  # group
 
 Span = tuple[int, int]
 """First and one-past-last character of a piece of `Trace.text`."""
@@ -44,32 +44,55 @@ class Trace(NamedTuple):
 
     Attributes:
         text: the response with the prefill restored.
-        think: stripped text of the first `<think>…</think>`, or None.
-        answer: stripped text of the first `<answer>…</answer>`, or None.
         boxes: the valid boxes in order of appearance, repeats included.
         malformed: how many `<box>` openers gave no box; everything after the last closing tag counts once.
-        seg_reasoning: which `[SEG]` tokens of the response (0 for the first) stand before the answer.
-        seg_answer: which of them stand inside the answer. Both are empty unless there is exactly one answer.
-        segs: how many `[SEG]` tokens the response has in all.
-        tags: how many think and answer tags the response has in all, opening and closing.
-        think_span: where `think` stands, from the end of its opening tag to its closing tag, or None.
-        answer_span: the same for `answer`.
+        think_span: where the text of the first `<think>…</think>` stands, without its tags, or None.
+        answer_span: the same for the first `<answer>…</answer>`.
+        answers: how many `<answer>…</answer>` the response has.
+        tags: how many think and answer tags it has in all, opening and closing.
         masks: the predicted masks, one for each `[SEG]` in order, or None when none were made for this response. An
             entry is None when that one mask could not be decoded.
     """
 
     text: str
-    think: str | None
-    answer: str | None
     boxes: tuple[TracedBox, ...]
     malformed: int
-    seg_reasoning: tuple[int, ...]
-    seg_answer: tuple[int, ...]
-    segs: int
-    tags: int
     think_span: Span | None
     answer_span: Span | None
+    answers: int
+    tags: int
     masks: tuple[Rle | None, ...] | None
+
+    @property
+    def think(self) -> str | None:
+        """Stripped text of the first `<think>…</think>`, or None."""
+        return None if self.think_span is None else self.text[slice(*self.think_span)].strip()
+
+    @property
+    def answer(self) -> str | None:
+        """Stripped text of the first `<answer>…</answer>`, or None."""
+        return None if self.answer_span is None else self.text[slice(*self.answer_span)].strip()
+
+    @property
+    def segs(self) -> int:
+        """How many `[SEG]` tokens the response has in all."""
+        return self.text.count(SEG)
+
+    @property
+    def seg_reasoning(self) -> tuple[int, ...]:
+        """Which `[SEG]` tokens (0 for the first) stand before the answer; empty unless there is exactly one answer."""
+        return self._seg_ranges()[0]
+
+    @property
+    def seg_answer(self) -> tuple[int, ...]:
+        """Which `[SEG]` tokens stand inside the answer; empty unless there is exactly one answer."""
+        return self._seg_ranges()[1]
+
+    def _seg_ranges(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if self.answer_span is None or self.answers != 1:
+            return (), ()
+        before, inside = self.text.count(SEG, 0, self.answer_span[0]), self.text.count(SEG, *self.answer_span)
+        return tuple(range(before)), tuple(range(before, before + inside))
 
 
 def parse_trace(
@@ -111,78 +134,53 @@ def parse_trace(
     text = response
     if prefill and not response.lstrip().startswith(prefill):
         text = prefill + response
-    found = _scan(text, geometry.orig_px_per_unit(frame), max_boxes)
-    think = found.spans["think"][0] if found.spans["think"] else None
-    answer = found.spans["answer"][0] if found.spans["answer"] else None
-    segs = text.count(SEG)
-    seg_reasoning, seg_answer = _split_segs(text, found.spans["answer"]) if segs else ((), ())
-    return Trace(
-        text,
-        text[think[0] : think[1]].strip() if think else None,
-        text[answer[0] : answer[1]].strip() if answer else None,
-        tuple(found.boxes),
-        found.malformed,
-        seg_reasoning,
-        seg_answer,
-        segs,
-        found.tags,
-        think,
-        answer,
-        None if masks is None else tuple(masks),
-    )
+    boxes, malformed, spans, answers, tags = _scan(text, geometry.orig_px_per_unit(frame), max_boxes)
+    kept_masks = None if masks is None else tuple(masks)
+    return Trace(text, tuple(boxes), malformed, spans.get("think"), spans.get("answer"), answers, tags, kept_masks)
 
 
-class _Found(NamedTuple):
-    boxes: list[TracedBox]
-    malformed: int
-    tags: int
-    spans: dict[str, list[Span]]
+def _scan(
+    text: str, scale: tuple[float, float], max_boxes: int
+) -> tuple[list[TracedBox], int, dict[str, Span], int, int]:
+    """Find boxes, thinking and answers, each independently of the others: a box may hold an answer.
 
-
-def _scan(text: str, scale: tuple[float, float], max_boxes: int) -> _Found:
-    """Find boxes, thinking and answers, each independently of the others: a box may hold an answer."""
+    Returns:
+        The boxes, the number of malformed ones, the spans of the first thinking and the first answer by name, the
+        number of answers, and that of think and answer tags.
+    """
     scale_x, scale_y = scale
     boxes: list[TracedBox] = []
-    spans: dict[str, list[Span]] = {"think": [], "answer": []}
-    begins: dict[str, int] = {}  # of a think or an answer that waits for its closing tag
-    opener: re.Match[str] | None = None  # of the box that waits for its closing tag
-    malformed = tags = 0
+    spans: dict[str, Span] = {}
+    begins: dict[str, int] = {}  # where the text of a think or an answer begins that waits for its closing tag
+    malformed = tags = answers = 0
+    start = -1  # of the box that waits for its closing tag, or -1; then x1 to y2 are its numbers, or zeros
     for match in _TAG.finditer(text):
-        last = match.lastindex
-        if last == _NAME:
+        if match.lastindex == _NAME:
             name = match[_NAME]
             if name == "box":
-                opener = opener or match
+                if start < 0:
+                    start, x1, y1, x2, y2 = match.start(), 0, 0, 0, 0
                 continue
             if name != "/box":
                 tags += 1
-                if name[0] != "/":
+                if name == "think" or name == "answer":
                     begins.setdefault(name, match.end())
                 elif (begin := begins.pop(name[1:], None)) is not None:
-                    spans[name[1:]].append((begin, match.start()))
+                    answers += name == "/answer"
+                    spans.setdefault(name[1:], (begin, match.start()))
                 continue
-            if opener is None:
+            if start < 0:
                 continue
         else:
-            opener = opener or match
-            if last != _CLOSED:
+            left, top, right, bottom, closed, _ = match.groups()
+            if start < 0:
+                start, x1, y1, x2, y2 = match.start(), int(left), int(top), int(right), int(bottom)
+            if closed is None:
                 continue
-        left, top, right, bottom, _, _ = opener.groups()
-        malformed += 1
-        if left is not None and len(boxes) < max_boxes:
-            x1, y1, x2, y2 = box_frame = int(left), int(top), int(right), int(bottom)
-            if x1 < x2 and y1 < y2:
-                box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
-                boxes.append(TracedBox(box_orig_px, box_frame, (opener.start(), match.end())))
-                malformed -= 1
-        opener = None
-    return _Found(boxes, malformed + (opener is not None), tags, spans)
-
-
-def _split_segs(text: str, answers: Sequence[Span]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return which `[SEG]` tokens stand before and which inside the only answer."""
-    if len(answers) != 1:
-        return (), ()
-    start, end = answers[0]
-    before, inside = text.count(SEG, 0, start), text.count(SEG, start, end)
-    return tuple(range(before)), tuple(range(before, before + inside))
+        if x1 < x2 and y1 < y2 and len(boxes) < max_boxes:
+            box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
+            boxes.append(TracedBox(box_orig_px, (x1, y1, x2, y2), (start, match.end())))
+        else:
+            malformed += 1
+        start = -1
+    return boxes, malformed + (start >= 0), spans, answers, tags
