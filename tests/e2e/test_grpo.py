@@ -165,23 +165,25 @@ def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[dict[str, str]]:
-    """The environment of a cluster that was there before the run: `ray start --head` on loopback, with a token."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def ray_cluster() -> Iterator[tuple[str, dict[str, str]]]:
+    """Dashboard and environment of a cluster that was there before the run: `ray start --head` on loopback, a token."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "WANDB_MODE": "offline"},
+        **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run the head's `python`
+    }
+    port, dashboard = free_port(), free_port()
     folder = tempfile.mkdtemp(prefix="vr")  # short: Ray's sockets lie below it
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--include-dashboard=false"]
     options = [f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=16", "--num-gpus=1"]
+    options += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     head = subprocess.Popen(
-        [*ray, *options, "--object-store-memory=400000000", f"--temp-dir={folder}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, **token, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
+        ["ray", "start", "--head", "--block", *options, "--object-store-memory=400000000", f"--temp-dir={folder}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment,
     )  # fmt: skip
     try:
-        wait_for(lambda: listens(port), "Ray's head node", 60)
-        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **token}
+        wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 60)
+        yield f"http://127.0.0.1:{dashboard}", environment
     finally:
         processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
         for process in processes:
@@ -189,6 +191,12 @@ def ray_cluster() -> Iterator[dict[str, str]]:
                 process.kill()
         psutil.wait_procs(processes, timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def listens(port: int) -> bool:
@@ -203,22 +211,24 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None
         time.sleep(0.2)
 
 
-def test_the_other_family_runs_on_a_cluster_that_was_there_before_beside_a_local_run(
-    data: Path, tmp_path: Path, ray_cluster: dict[str, str]
+def test_the_other_family_runs_as_a_job_of_a_cluster_beside_a_local_run(
+    data: Path, tmp_path: Path, ray_cluster: tuple[str, dict[str, str]]
 ) -> None:
+    dashboard, environment = ray_cluster
+    submit = ["ray", "job", "submit", "--address", dashboard, "--working-dir", str(Path(__file__).parents[2]), "--"]
+    overrides = ("model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2")
+    job = ["python", *command(tmp_path / "q3", data, *overrides)[1:]]
     with open(tmp_path / "beside.log", "w") as log:
-        overrides = ("trainer.total_training_steps=3", "trainer.save_freq=-1")
-        beside = subprocess.Popen(command(tmp_path / "beside", data, *overrides), stderr=log, stdout=log)
+        local = command(tmp_path / "beside", data, "trainer.total_training_steps=3", "trainer.save_freq=-1")
+        beside = subprocess.Popen(local, stderr=log, stdout=log)
     try:
-        result = train(
-            tmp_path / "q3", data, "model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2",
-            **ray_cluster,
-        )  # fmt: skip
+        result = subprocess.run([*submit, *job], capture_output=True, text=True, timeout=400, env=environment)
         assert beside.wait(timeout=200) == 0, (tmp_path / "beside.log").read_text()[-4000:]
     finally:
         beside.kill()
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert "boxes in norm1000" in result.stderr
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-4000:]
+    assert "boxes in norm1000" in output
     assert min(metrics(tmp_path / "q3", CORRELATION)) > 0.99
     boxes = [box for row in lines(tmp_path / "q3" / "samples.jsonl") for box in row["boxes_orig_px"]]
     assert boxes and max(max(box) for box in boxes) <= 64

@@ -51,7 +51,7 @@ def store(monkeypatch):
 
 
 @pytest.fixture
-def worker(monkeypatch):
+def worker(monkeypatch, tmp_path):
     processor = build_processor("qwen2_5_vl")
     model = build_model("qwen2_5_vl").model
     processor.config = model.config
@@ -70,7 +70,8 @@ def worker(monkeypatch):
         val_kwargs=SimpleNamespace(n=1, **sampling | {"temperature": 0.0}),
         **sampling,
     )
-    worker.config = OmegaConf.create({"data": {}})
+    worker.config = OmegaConf.create({"data": {}, "run_dir": str(tmp_path)})
+    worker._told = False
     worker.dataset_cls, worker.llm_client, worker.reward_loop_worker_handles = EvidenceDataset, Client(), None
     worker._encoder = PromptEncoder(processor, prefill="<think>", max_prompt_tokens=256)
     worker.image_processor_calls = calls
@@ -114,10 +115,13 @@ def test_validation_samples_with_its_own_settings_and_stores_no_vision_inputs(wo
     assert (shared_features.PARTITION, "u") not in store.rows
 
 
-def test_a_group_that_cannot_be_encoded_is_reported_as_failed(worker, store, caplog):
+def test_a_group_that_cannot_be_encoded_is_reported_as_failed(worker, store, caplog, tmp_path):
     broken = row()
     broken["raw_prompt"][0]["content"][0]["image"] = {"bytes": b"no picture"}
     asyncio.run(worker._run_group(broken, validate=False))
     assert store.tags["train", "u"] == {"status": "failure"}
     assert "rollout group u of tiny failed" in caplog.text
+    asyncio.run(worker._run_group(broken, validate=False))
+    (event,) = (tmp_path / "events.jsonl").read_text().splitlines()  # the first failure is enough for a person
+    assert "rollout group u of tiny failed: UnidentifiedImageError" in event
     assert not store.rows

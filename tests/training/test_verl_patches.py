@@ -48,6 +48,17 @@ tu.maybe_fix_3d_position_ids(batch)
 print([tuple(row.shape) for row in batch["position_ids"].unbind()])
 """
 
+VALUE_HEAD = """
+import verl
+from verl.utils.import_utils import is_trl_available
+if is_trl_available():
+    try:
+        from trl.experimental.ppo import AutoModelForCausalLMWithValueHead
+    except ImportError:
+        from trl import AutoModelForCausalLMWithValueHead
+print("verl finds what it asks TRL for")
+"""
+
 JOB_ID = """
 from ray.runtime_context import RuntimeContext
 RuntimeContext.get_job_id = lambda self: "01000000"
@@ -92,3 +103,13 @@ def test_verl_misshapes_position_ids_of_equally_long_samples() -> None:
     assert expected not in run(ROPE, **UNPATCHED).stdout
     patched = run(ROPE)
     assert expected in patched.stdout, patched.stderr
+
+
+@pytest.mark.slow
+def test_verl_asks_trl_for_a_class_that_it_has_dropped() -> None:
+    import verl
+
+    monkey_patch = Path(verl.__file__).parent / "models" / "transformers" / "monkey_patch.py"
+    assert "from trl import AutoModelForCausalLMWithValueHead" in monkey_patch.read_text()
+    assert "cannot import name" in run(VALUE_HEAD, **UNPATCHED).stderr
+    assert "verl finds" in run(VALUE_HEAD).stdout

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from vgr_rl.training import shared_features
 from vgr_rl.training.prompts import EncodedPrompt, PromptEncoder, extend_position_ids
+from vgr_rl.training.run_log import RunLog
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class GroupAgentLoopWorker(_WorkerBase):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._told = False
         self._encoder = PromptEncoder(
             self.processor,
             prefill=self.config.model.prefill,
@@ -78,9 +81,18 @@ class GroupAgentLoopWorker(_WorkerBase):
         try:
             await self._rollout_group(row, validate, partition)
             status = "finished"
-        except Exception:  # verl's contract: a group that fails is reported as failed; the trainer decides what follows
+        except Exception as error:  # verl's contract: a failed group is reported; the trainer decides what follows
             logger.exception("rollout group %s of %s failed", row["uid"], row.get("data_source"))
+            self._tell(
+                f"rollout group {row['uid']} of {row.get('data_source')} failed: {type(error).__name__}: {error}"
+            )
         await tq.async_kv_put(key=row["uid"], partition_id=partition, tag={"status": status})
+
+    def _tell(self, message: str) -> None:
+        """Write the first failure to the run's events; nodes without the run directory only have their own logs."""
+        if not self._told and Path(self.config.run_dir).is_dir():
+            RunLog(self.config.run_dir).event(message, "error")
+            self._told = True
 
     async def _rollout_group(self, row: dict[str, Any], validate: bool, partition: str) -> None:
         rollout = self.rollout_config

@@ -100,8 +100,8 @@ class Guards:
             return {}
         return {
             "flat groups": f"group/zero_variance_rate={rate:.2f} over {self.window} steps: nearly every group has one "
-            "reward, so there is nothing to learn from; use harder or easier data, raise actor_rollout_ref.rollout.n or the "
-            "temperature"
+            "reward, so there is nothing to learn from; use harder or easier data, or raise "
+            "actor_rollout_ref.rollout.n or its temperature",
         }
 
     def _dead_parts(self) -> dict[str, str]:

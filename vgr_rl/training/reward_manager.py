@@ -26,6 +26,7 @@ class EvidenceRewardManager(RewardManagerBase):
         super().__init__(config, tokenizer, compute_score)
         self._grader = build_grader(config)
         self._total_steps = int(config.trainer.total_training_steps)
+        self._current = 0, self._grader
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Grade the last sequence of `data`."""
@@ -34,7 +35,7 @@ class EvidenceRewardManager(RewardManagerBase):
         length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
         response = self.tokenizer.decode(response_ids[:length], skip_special_tokens=True)
         sample = sample_from_json(item.non_tensor_batch["extra_info"]["sample"])
-        grade = self._grader_at(int(item.non_tensor_batch["global_steps"])).grade(response, sample)
+        grade = self._grader_of(int(item.non_tensor_batch["global_steps"])).grade(response, sample)
         info: dict[str, Any] = {name: float(value) for name, value in grade.composed.parts.items()}
         info[DETAIL] = to_json(sample_row(grade, sample))
         return {"reward_score": float(grade.composed.value), "reward_extra_info": info}
