@@ -22,12 +22,6 @@ def test_bits_and_run_lengths_agree(stacks: tuple[np.ndarray, np.ndarray]) -> No
     assert packed_iou(pack(preds), pack(targets)) == expected
 
 
-def test_a_logit_above_0_is_a_pixel_and_one_that_is_no_number_is_not() -> None:
-    logits = np.array([[[0.1, 0.0, -0.1, np.nan, np.inf, -np.inf]]], dtype=np.float32)
-    bits = np.unpackbits(pack(logits > 0).view(np.uint8))
-    assert bits[:6].tolist() == [1, 0, 0, 0, 1, 0] and not bits[6:].any()
-
-
 def test_masks_of_different_sizes_are_an_error() -> None:
     with pytest.raises(ValueError, match="1 and 4 words"):
         packed_iou(pack(np.ones((1, 8, 8), dtype=bool)), pack(np.ones((1, 16, 16), dtype=bool)))

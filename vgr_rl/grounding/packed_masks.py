@@ -21,10 +21,11 @@ def pack(dense: "NDArray[np.bool_]") -> "NDArray[np.uint64]":
     import numpy as np
 
     count, height, width = dense.shape
-    bits = np.packbits(dense.reshape(count, height * width), axis=1)
-    if missing := -bits.shape[1] % 8:
-        bits = np.pad(bits, ((0, 0), (0, missing)))
-    return bits.view(np.uint64)
+    words = -(height * width // -64)
+    pixels = dense.reshape(count, height * width)
+    if missing := words * 64 - height * width:
+        pixels = np.pad(pixels, ((0, 0), (0, missing)))
+    return np.packbits(pixels, bitorder="little").view(np.uint64).reshape(count, words)
 
 
 def packed_iou(preds: "NDArray[np.uint64]", targets: "NDArray[np.uint64]") -> list[list[float]]:
@@ -41,8 +42,8 @@ def packed_iou(preds: "NDArray[np.uint64]", targets: "NDArray[np.uint64]") -> li
 
     if preds.shape[1] != targets.shape[1]:
         raise ValueError(f"masks of {preds.shape[1]} and {targets.shape[1]} words cannot be compared")
-    shared = np.bitwise_count(preds[:, None] & targets).sum(axis=-1, dtype=np.int64)
-    pred_areas, target_areas = (np.bitwise_count(masks).sum(axis=-1, dtype=np.int64) for masks in (preds, targets))
+    shared = np.bitwise_count(preds[:, None] & targets).sum(axis=-1, dtype=np.uint32)
+    pred_areas, target_areas = (np.bitwise_count(masks).sum(axis=-1, dtype=np.uint32) for masks in (preds, targets))
     union = pred_areas[:, None] + target_areas - shared
     ious: list[list[float]] = (shared / np.maximum(union, 1)).tolist()
     return ious
