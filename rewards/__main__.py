@@ -68,11 +68,10 @@ def _score(file: str, rewards_name: str, out: str | None, messages: "Console") -
     from rich.console import Console
 
     rewards = load_rewards(rewards_name)
-    logging.getLogger("rewards").setLevel(logging.ERROR)  # failures are counted, and shown at the end
     if out not in (None, "-") and Path(str(out)).resolve() == Path(file).resolve():
         raise ValueError(f"--out {out} is the file that is read; give another")
     summary, bad = Summary(), 0
-    with _lines(file, messages) as lines, _output(out) as output:
+    with _lines(file, messages) as lines, _output(out) as output, _failures_unlogged():
         for result in score_lines(lines, rewards):
             if isinstance(result, Scored):
                 summary.add(result)
@@ -88,6 +87,18 @@ def _score(file: str, rewards_name: str, out: str | None, messages: "Console") -
         messages.print(f"{file}: … and {bad - _SHOWN} more bad rows")
     _show(summary, bad, messages if out == "-" else Console(highlight=False, markup=False))
     return 1 if bad or summary.failed else 0
+
+
+@contextlib.contextmanager
+def _failures_unlogged() -> Iterator[None]:
+    """Keep failed terms out of the log: they are counted, and shown at the end."""
+    logger = logging.getLogger("rewards")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

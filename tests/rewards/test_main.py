@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_a_failed_score_is_null_counted_and_explained(tmp_path: Path, capsys: py
     shown = capsys.readouterr()
     assert "failed: accuracy, 1 times: the sample's answer 'Z' names none of its 2 options" in shown.out
     assert shown.err.strip() == ""
+    assert logging.getLogger("rewards").level == logging.NOTSET
 
 
 def test_fields_that_are_not_read_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
