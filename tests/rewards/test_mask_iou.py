@@ -183,6 +183,7 @@ def test_missing_masks_are_a_failure_and_missing_targets_are_not_graded(reward: 
         "failed",
         "the response has 2 [SEG] but came with 1 masks; one for each is needed",
     )
+    assert outcome(reward(answered([LEFT, LEFT], segs=1), sample))[0] == "failed"
     assert reward(answered([], segs=0), sample).value == reward(answered(None, segs=0), sample).value == 0.0
     assert reward(answered([LEFT]), sample_of([None])).status == "not_applicable"
 
