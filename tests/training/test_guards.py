@@ -1,5 +1,10 @@
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from rewards.diagnostics import WARNINGS
+from vgr_rl.training import guards as guards_module
 from vgr_rl.training.guards import CORRELATION, Guards, GuardTripped
 
 
@@ -41,6 +46,12 @@ def test_signs_of_reward_hacking_warn_at_limits_that_can_be_moved() -> None:
     relaxed = guards(window=1)
     relaxed.hacking_limits = {"boxes": 40.0}
     assert relaxed.check(sick, 1000) == [conflict]
+
+
+def test_the_configuration_shows_the_limits_of_the_library() -> None:
+    main = Path(guards_module.__file__).parents[1] / "config" / "main.yaml"
+    limits = yaml.safe_load(main.read_text())["guards"]["hacking_limits"]
+    assert limits == {limit.metric: limit.above for limit in WARNINGS}
 
 
 def test_a_warning_that_persists_is_not_repeated_every_step() -> None:
