@@ -1,5 +1,6 @@
 """Every key of our own configuration is explained above it and read somewhere."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from rewards.load import find_reward
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "vgr_rl" / "config"
@@ -66,3 +69,11 @@ def test_the_help_shows_our_keys_with_their_comments_and_how_to_see_all_others()
     )
     assert all(f"\n{key}" in text for key in keys) and "run_dir: runs/${now:" in text
     assert "--cfg job" in text and len(text.splitlines()) < 200
+
+
+def test_treevgr_shows_every_plain_parameter_of_its_terms_with_its_default() -> None:
+    terms = yaml.safe_load((CONFIG / "reward" / "treevgr.yaml").read_text())["terms"]
+    for term in terms.values():
+        parameters = inspect.signature(find_reward(term["use"])).parameters.values()
+        defaults = {parameter.name: parameter.default for parameter in parameters if parameter.default is not None}
+        assert term["params"] == {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}

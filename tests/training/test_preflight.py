@@ -92,7 +92,9 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
     assert "boxes in model_px" in facts["frame"]
     assert "16 prompts x 8 rollouts = 128 sequences" in facts["step"]
     assert "frozen" in facts["trains"] and "longest" in facts["tokens"]
-    assert "1 accuracy(max_answer_chars=1000) + 1 format + 1 dual_iou(recall=True, precision=True" in facts["reward"]
+    assert facts["reward"] == "1 accuracy + 1 format + 1 dual_iou"
+    config = tiny_config(tiny, "reward.terms.dual_iou.params.recall=false", "reward.terms.format.weight=0.5")
+    assert dict(make_plan(config).facts)["reward"] == "1 accuracy + 0.5 format + 1 dual_iou(recall=False)"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The resolved plan of a run: what `dry_run=true` prints and every run prints first."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from rewards.load import find_reward
 from vgr_rl.errors import ConfigError, bullet_list
 from vgr_rl.training import checkpoint_files, memory, preflight
 from vgr_rl.training.data_order import steps_per_epoch
@@ -167,9 +169,16 @@ def _facts(
 
 
 def _term(name: str, term: DictConfig) -> str:
-    """Return a reward term with its weight and its parameters."""
-    params = ", ".join(f"{key}={value}" for key, value in (term.get("params") or {}).items())
+    """Return a reward term with its weight and the parameters that differ from its defaults."""
+    defaults = inspect.signature(find_reward(term.get("use") or name, where=f"reward.terms.{name}")).parameters
+    given: Any = OmegaConf.to_container(term.get("params") or OmegaConf.create({}))
+    changed = {key: value for key, value in given.items() if value != _plain(defaults[key].default)}
+    params = ", ".join(f"{key}={value}" for key, value in changed.items())
     return f"{term.get('weight', 1.0):g} {name}" + (f"({params})" if params else "")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _trains(config: DictConfig, counts: dict[str, int]) -> tuple[int, int, str]:
