@@ -1,5 +1,6 @@
 """verl reward manager: scores each finished rollout in the reward workers while others are generated."""
 
+import functools
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,8 @@ from vgr_rl.training.model_spec import ModelSpec
 
 DETAIL = "detail"
 """Key of `reward_extra_info` that holds the samples.jsonl row as JSON; every other key is a number."""
+
+_sample = functools.lru_cache(maxsize=256)(sample_from_json)  # read and checked once for the rollouts of a group
 
 
 class EvidenceRewardManager(RewardManagerBase):
@@ -34,7 +37,7 @@ class EvidenceRewardManager(RewardManagerBase):
         response_ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
         response = self.tokenizer.decode(response_ids[:length], skip_special_tokens=True)
-        sample = sample_from_json(item.non_tensor_batch["extra_info"]["sample"])
+        sample = _sample(item.non_tensor_batch["extra_info"]["sample"])
         grade = self._grader_of(int(item.non_tensor_batch["global_steps"])).grade(response, sample)
         info: dict[str, Any] = {name: float(value) for name, value in grade.composed.parts.items()}
         info[DETAIL] = to_json(sample_row(grade, sample))
