@@ -23,7 +23,7 @@ class Term:
     Attributes:
         name: what the term is called in configs, statuses and logs; unique in its composer.
         reward: grades a response.
-        weight: factor of its value; 0 measures without rewarding, below 0 punishes.
+        weight: factor of its value; below 0 punishes, 0 measures without rewarding: then a failure costs nothing.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Composed:
     """The outcome of all terms for one response.
 
     Attributes:
-        value: weighted sum of the terms that apply; not a number when a term failed.
+        value: weighted sum of the terms that apply; not a number when a term with a weight failed.
         parts: measurements of all terms that are "ok", by metric name.
-        status: "failed" when a term failed, "not_applicable" when none applies, else "ok".
+        status: "failed" when a term with a weight failed, "not_applicable" when no term is "ok", else "ok".
         terms: score of every term by name, whatever its status.
     """
 
@@ -52,9 +52,11 @@ class Composed:
 class Composer:
     """A weighted sum of rewards: `value = sum of weight * value over the terms that are ok`.
 
-    A term that does not apply to a sample drops out with its parts. A term that raises, returns something else than a
-    `Score`, returns a number that is not finite, or a part that an earlier term has given, is failed: the response
-    then has no value (never 0), and the reason is in `Composed.terms`.
+    A term that does not apply to a sample drops out with its parts. A term is failed when it raises, returns something
+    else than a `Score`, something that is no finite number, a part that an earlier term has given, or a value that
+    makes the sum overflow. The response then has no value (never 0), and the reason is in `Composed.terms`. A failed
+    term of weight 0 drops out alone: it could not have changed the value. Values and parts are floats, whatever kind
+    of number a term returns.
 
     Raises:
         ValueError: when there is no term, a name comes twice or a weight is not finite.
@@ -88,15 +90,15 @@ class Composer:
         parts: dict[str, float] = {}
         value = 0.0
         for term in self.terms:
-            score = _graded(term, trace, sample, taken=parts.keys())
+            score = _graded(term, trace, sample, taken=parts.keys(), so_far=value)
             scores[term.name] = score
             if score.status == "ok":
                 value += term.weight * score.value
                 parts.update(score.parts)
-        statuses = {score.status for score in scores.values()}
-        if "failed" in statuses:
+        if any(term.weight != 0 and scores[term.name].status == "failed" for term in self.terms):
             return Composed(math.nan, parts, "failed", scores)
-        return Composed(value, parts, "ok" if "ok" in statuses else "not_applicable", scores)
+        applies = any(score.status == "ok" for score in scores.values())
+        return Composed(value, parts, "ok" if applies else "not_applicable", scores)
 
     def at(self, progress: float) -> "Composer":
         """Return the composer of one moment of training: terms with a schedule have the values of that moment.
@@ -240,30 +242,38 @@ def _term_at(term: Term, progress: float) -> Term:
     return term if at is None else replace(term, reward=at(progress))
 
 
-def _graded(term: Term, trace: Trace, sample: Sample, taken: Collection[str]) -> Score:
+def _graded(term: Term, trace: Trace, sample: Sample, taken: Collection[str], so_far: float) -> Score:
     """Call one reward and turn whatever goes wrong into a failed score."""
     try:
         score = _checked(term.reward(trace, sample), taken)
     except Exception as error:  # a user's code may raise anything, and one response must not end the run
         logger.debug("reward %s raised on sample %s", term.name, sample.id, exc_info=True)
         score = Score.failed(f"{type(error).__name__}: {error}")
+    if score.status == "ok" and not math.isfinite(so_far + term.weight * score.value):
+        score = Score.failed(f"value={score.value} with weight={term.weight} makes the sum overflow")
     if score.status == "failed":
         logger.warning("reward %s failed on sample %s: %s", term.name, sample.id, score.reason)
     return score
 
 
 def _checked(score: object, taken: Collection[str]) -> Score:
+    """Return a score with floats, finite and under names of its own, or why it is none."""
     if not isinstance(score, Score):
         return Score.failed(f"returned {type(score).__name__} but expected rewards.Score")
     if score.status in ("not_applicable", "failed"):
         return score
     if score.status != "ok":
         return Score.failed(f"returned status={score.status!r} but expected ok, not_applicable or failed")
-    if not math.isfinite(score.value):
-        return Score.failed(f"returned value={score.value}")
-    for part, value in score.parts.items():
-        if not math.isfinite(value):
-            return Score.failed(f"returned part {part}={value}")
+    if not _is_finite(score.value):
+        return Score.failed(f"returned value={score.value!r} but expected a finite number")
+    for part, number in score.parts.items():
+        if not _is_finite(number):
+            return Score.failed(f"returned part {part}={number!r} but expected a finite number")
         if part in taken:
             return Score.failed(f"returned part {part!r}, which an earlier term returned too; rename it")
-    return score
+    return Score(float(score.value), {part: float(number) for part, number in score.parts.items()})
+
+
+def _is_finite(number: Any) -> bool:
+    """Say whether something is a finite number of any library; text that reads like one is none."""
+    return hasattr(number, "__float__") and math.isfinite(number)

@@ -1,8 +1,10 @@
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,7 +96,9 @@ def test_a_term_that_raises_fails_the_sum_and_never_counts_as_0(caplog: pytest.L
         (Score(math.nan), "value=nan"),
         (Score(math.inf), "value=inf"),
         (Score(1.0, {"x": math.nan}), "part x=nan"),
-        (Score(1.0, {"x": None}), "TypeError"),  # type: ignore[dict-item]
+        (Score("0.5"), "value='0.5' but expected a finite number"),  # type: ignore[arg-type]
+        (Score(1.0, {"x": None}), "part x=None but expected a finite number"),  # type: ignore[dict-item]
+        (Score(10**400), "OverflowError"),
         (Score(1.0, {"half": 1.0}), "part 'half', which an earlier term returned"),
         (Score(1.0, status="fine"), "status='fine'"),  # type: ignore[arg-type]
         (Score.failed("no judge"), "no judge"),
@@ -105,6 +109,32 @@ def test_what_is_no_score_is_a_failure_with_a_reason(returned: Any, reason: str)
     assert composed.status == "failed" and math.isnan(composed.value)
     assert composed.parts == {"half": 0.5}
     assert reason in composed.terms["odd"].reason
+
+
+@pytest.mark.parametrize("kind", [numpy.float32, numpy.float64, numpy.int64, numpy.array, int, Fraction])
+def test_numbers_of_any_library_become_floats(kind: Any) -> None:
+    composer = Composer((Term("half", half), Term("odd", Returns(Score(kind(2), {"odd": kind(1)})), 0.5)))
+    composed = composer.score(RIGHT, SAMPLE)
+    assert (composed.value, composed.parts) == (1.5, {"half": 0.5, "odd": 1.0})
+    numbers = (composed.value, composed.terms["odd"].value, *composed.parts.values())
+    assert {type(number) for number in numbers} == {float}
+
+
+def test_a_term_that_fails_without_a_weight_is_seen_and_costs_nothing() -> None:
+    composed = Composer((Term("half", half), Term("watched", breaks, 0.0))).score(RIGHT, SAMPLE)
+    assert (composed.value, composed.status, composed.parts) == (0.5, "ok", {"half": 0.5})
+    assert composed.terms["watched"].reason == "RuntimeError: the disk is gone"
+    alone = Composer((Term("watched", breaks, 0.0),)).score(RIGHT, SAMPLE)
+    assert (alone.status, alone.terms["watched"].status) == ("not_applicable", "failed")
+
+
+@pytest.mark.parametrize(("values", "weight"), [((1e300,), 1e300), ((1e308, 1e308), 1.0), ((-1e308, -1e308), 1.0)])
+def test_a_sum_that_overflows_is_a_failure(values: tuple[float, ...], weight: float) -> None:
+    terms = [Term(f"huge {n}", Returns(Score(value, {f"p{n}": 1.0})), weight) for n, value in enumerate(values)]
+    composed = Composer(tuple(terms)).score(RIGHT, SAMPLE)
+    assert composed.status == "failed" and math.isnan(composed.value)
+    assert "makes the sum overflow" in composed.terms[terms[-1].name].reason
+    assert len(composed.parts) == len(values) - 1
 
 
 def test_a_keyboard_interrupt_is_not_swallowed() -> None:
