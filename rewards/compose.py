@@ -175,9 +175,11 @@ class RewardSets:
             [('accuracy', 1.0), ('dual_iou', 2.0)]
         """
         default = dict(_named_entries(terms))
+        by_source = {} if by_source is None else by_source
+        _check_mapping("reward.by_source", by_source)
         return cls(
             Composer.from_config(terms),
-            {source: _composer_of_source(source, default, changes) for source, changes in (by_source or {}).items()},
+            {source: _composer_of_source(source, default, changes) for source, changes in by_source.items()},
         )
 
 
@@ -185,6 +187,8 @@ def _named_entries(config: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """Return name and entry of every term of either form of the config, in order."""
     if isinstance(config, Mapping):
         return [(name, entry) for name, entry in config.items() if entry is not None]
+    if not isinstance(config, Sequence) or isinstance(config, str):
+        raise ValueError(f"reward.terms={config!r} but expected a mapping, or a list of mappings")
     named: list[tuple[str, Mapping[str, Any]]] = []
     for index, entry in enumerate(config):
         _check_mapping(f"reward.terms[{index}]", entry)
@@ -213,8 +217,10 @@ def _composer_of_source(
 
 def _merged(where: str, entry: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     _check_mapping(where, change)
+    changed = change.get("params") or {}
+    _check_mapping(f"{where}.params", changed)
     params = {} if change.get("use", entry.get("use")) != entry.get("use") else dict(entry.get("params") or {})
-    return {**entry, **change, "params": params | dict(change.get("params") or {})}
+    return {**entry, **change, "params": params | dict(changed)}
 
 
 def _term(where: str, name: str, entry: Mapping[str, Any]) -> Term:

@@ -39,19 +39,27 @@ def load_reward(use: str, params: Mapping[str, Any], *, where: str = "reward") -
         where: the config key, for error messages.
 
     Raises:
-        ValueError: when nothing is found there, it is not callable, or it refuses the parameters. An error inside the
-            user's own module while it is imported is passed on as it is.
+        ValueError: when nothing is found there, it is not callable, or it refuses the parameters: an unknown or a
+            missing one, a `bool` that is none, or whatever makes the class raise. An error inside the user's own module
+            while it is imported is passed on as it is.
     """
     found = find_reward(use, where=where)
     signature = inspect.signature(found)
     try:
-        signature.bind(**params) if inspect.isclass(found) else signature.bind_partial(**params)
+        signature.bind(*(() if inspect.isclass(found) else ("trace", "sample")), **params)
     except TypeError as error:
         accepted = ", ".join(signature.parameters) or "none"
         raise ValueError(f"{where}.params={dict(params)}: {error}; {use} takes {accepted}") from error
-    if inspect.isclass(found):
+    for name, value in params.items():
+        parameter = signature.parameters.get(name)
+        if parameter and parameter.annotation in (bool, "bool") and not isinstance(value, bool):
+            raise ValueError(f"{where}.params.{name}={value!r} but expected true or false")
+    if not inspect.isclass(found):
+        return cast(Reward, functools.partial(found, **params) if params else found)
+    try:
         return cast(Reward, found(**params))
-    return cast(Reward, functools.partial(found, **params) if params else found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}.params={dict(params)}: {error}") from error
 
 
 def find_reward(use: str, *, where: str = "reward") -> Callable[..., Any]:
@@ -63,7 +71,9 @@ def find_reward(use: str, *, where: str = "reward") -> Callable[..., Any]:
     path = BUILT_IN.get(use, use)
     separator = ":" if ":" in path else "."
     place, _, name = path.rpartition(separator)
-    if not place:
+    if path.endswith(".py"):
+        raise ValueError(f"{where}.use={use!r} but expected an object in that file, {use}:object")
+    if not (place.endswith(".py") or all(map(str.isidentifier, place.split(".")))):
         raise ValueError(
             f"{where}.use={use!r} but expected one of {', '.join(sorted(BUILT_IN))}, "
             "package.module.object or path/to/file.py:object"

@@ -190,6 +190,8 @@ def test_a_config_finds_a_user_s_own_rewards(tmp_path: Path, monkeypatch: pytest
         "from rewards import Score\n"
         "def length(trace, sample, per=1):\n"
         "    return Score(len(trace.text) / per, {'length': len(trace.text)})\n"
+        "def needs(trace, sample, least):\n"
+        "    return Score(least)\n"
         "@dataclass\n"
         "class Constant:\n"
         "    value: float = 1.0\n"
@@ -214,6 +216,8 @@ def test_a_config_finds_a_user_s_own_rewards(tmp_path: Path, monkeypatch: pytest
                 Composer.from_config([{"name": "x", "use": use}])
         with pytest.raises(ValueError, match=r"terms\.x\.params.*'size'"):
             Composer.from_config([{"name": "x", "use": f"{place}length", "params": {"size": 2}}])
+        with pytest.raises(ValueError, match=r"terms\.x\.params.*'least'"):
+            Composer.from_config([{"name": "x", "use": f"{place}needs"}])
 
 
 def test_a_user_s_file_that_breaks_says_so_each_time(tmp_path: Path) -> None:
@@ -235,10 +239,21 @@ def test_a_user_s_file_that_breaks_says_so_each_time(tmp_path: Path) -> None:
         ({"name": "x", "use": "no.such.module:reward"}, "there is no module 'no'"),
         ({"name": "x", "use": "no.such.module"}, "there is no module 'no'"),
         ({"name": "x", "use": "rewards.accuracy.Acuracy"}, "rewards.accuracy has no 'Acuracy'"),
+        (
+            {"name": "x", "use": "mine.py"},
+            r"terms\.x\.use='mine\.py'.*expected an object in that file, mine\.py:object",
+        ),
+        ({"name": "x", "use": "..x"}, r"terms\.x\.use='\.\.x' but expected one of accuracy"),
+        ({"name": "x", "use": "no/file:reward"}, r"terms\.x\.use='no/file:reward' but expected one of accuracy"),
         ({"name": "x", "use": 3}, r"terms\.x\.use=3 but expected a name or a path"),
         ({"name": ""}, r"terms\[0\]\.name=''"),
         ({"name": "x", "use": "no/such/file.py:reward"}, "there is no file"),
-        ({"name": "dual_iou", "params": {"matching": "greedy"}}, "best or hungarian"),
+        ({"name": "dual_iou", "params": {"matching": "greedy"}}, r"terms\.dual_iou\.params=.*best or hungarian"),
+        ({"name": "dual_iou", "params": {"threshold": "high"}}, r"terms\.dual_iou\.params=\{'threshold': 'high'\}: "),
+        ({"name": "dual_iou", "params": {"schedule": 0.5}}, r"terms\.dual_iou\.params=\{'schedule': 0\.5\}: "),
+        ({"name": "mean_ap", "params": {"max_boxes": None}}, r"terms\.mean_ap\.params=\{'max_boxes': None\}: "),
+        ({"name": "dual_iou", "params": {"recall": "false"}}, r"dual_iou\.params\.recall='false' but expected true or"),
+        ({"name": "dual_iou", "params": {"recall": 1}}, r"dual_iou\.params\.recall=1 but expected true or false"),
         ("accuracy", r"terms\[0\]='accuracy' but expected a mapping"),
     ],
 )
@@ -256,6 +271,12 @@ class Ramp:
 
     def at(self, progress: float) -> "Ramp":
         return Ramp(progress)
+
+
+@pytest.mark.parametrize("terms", [3, None, "accuracy"])
+def test_terms_that_are_neither_a_mapping_nor_a_list_are_refused(terms: Any) -> None:
+    with pytest.raises(ValueError, match=r"reward\.terms=.* but expected a mapping"):
+        Composer.from_config(terms)
 
 
 def test_a_term_with_a_schedule_follows_the_training_and_the_others_stay() -> None:
@@ -305,7 +326,10 @@ def test_reward_sets_follow_the_training() -> None:
         ({"text": {"accuracy": 2}}, r"by_source\.text\.accuracy=2 but expected a mapping"),
         ({"text": None}, r"by_source\.text=None but expected a mapping"),
         ({"text": {"accuracy": {"params": {"x": 1}}}}, r"by_source\.text\.accuracy\.params=.*'x'"),
+        ({"text": {"accuracy": {"params": [1]}}}, r"by_source\.text\.accuracy\.params=\[1\] but expected a mapping"),
         ({"text": {"accuracy": None}}, r"by_source\.text leaves no term"),
+        ([1], r"reward\.by_source=\[1\] but expected a mapping"),
+        ("text", r"reward\.by_source='text' but expected a mapping"),
     ],
 )
 def test_a_wrong_change_for_a_source_is_named(by_source: Any, message: str) -> None:

@@ -39,6 +39,8 @@ def test_a_file_has_terms_and_what_sources_change(tmp_path: Path) -> None:
         ("terms: {accuracy: {}}\nweights: {}", "has the key 'weights'"),
         ("terms: {acuracy: {}}", r"mine\.yaml: reward\.terms\.acuracy\.use='acuracy' but expected one of accuracy"),
         ("terms: {accuracy: {}}\nby_source: {x: {format: null}}", r"reward\.by_source\.x\.format is null"),
+        ("terms: {accuracy: {}}\nby_source: [1]", r"mine\.yaml: reward\.by_source=\[1\] but expected a mapping"),
+        ("terms: {dual_iou: {params: {threshold: high}}}", r"mine\.yaml: reward\.terms\.dual_iou\.params="),
         ("defaults: [treevgr, _self_]\nterms: {accuracy: {}}", "only Hydra resolves"),
         ("terms: {accuracy: {weight: '${oc.env:W}'}}", "only Hydra resolves"),
         ("terms: !!python/object/apply:os.getcwd []", "not valid YAML"),
