@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,9 @@ from vgr_rl.grounding.trace import Trace
 logger = logging.getLogger(__name__)
 
 _TERM_KEYS = frozenset({"use", "weight", "params"})
+
+_OWN = re.compile(r"[:'\"\d]")  # failures of one kind begin alike; behind one of these, each speaks of its own sample
+_warned: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +262,16 @@ def _graded(term: Term, trace: Trace, sample: Sample, taken: Collection[str], so
     if score.status == "ok" and not math.isfinite(so_far + term.weight * score.value):
         score = Score.failed(f"value={score.value} with weight={term.weight} makes the sum overflow")
     if score.status == "failed":
-        logger.warning("reward %s failed on sample %s: %s", term.name, sample.id, score.reason)
+        _log_failure(term.name, sample.id, score.reason)
     return score
+
+
+def _log_failure(term: str, sample_id: str, reason: str) -> None:
+    """Warn of the first failure of a kind in this process; more of it are at level DEBUG, lest they flood the log."""
+    kind = (term, _OWN.split(str(reason), maxsplit=1)[0][:40])
+    level = logging.DEBUG if kind in _warned else logging.WARNING
+    _warned.add(kind)
+    logger.log(level, "reward %s failed on sample %s: %s", term, sample_id, reason)
 
 
 def _checked(score: object, taken: Collection[str]) -> Score:

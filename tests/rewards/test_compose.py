@@ -1,3 +1,4 @@
+import logging
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,13 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import TREEVGR, Accuracy, Composer, DualIoU, Format, RewardSets, Score, Term
+from rewards import TREEVGR, Accuracy, Composer, DualIoU, Format, RewardSets, Score, Term, compose
 from vgr_rl.grounding import ImageGeometry, Sample, Size, Target, Trace, parse_trace
 
 SIZE = Size(64, 64)
 GEOMETRY = ImageGeometry(SIZE, SIZE)
 SAMPLE = Sample("7", "test", "Which?", "B", "choice", ("x", "y"), (Target((0, 0, 20, 20)),), SIZE)
 RIGHT = parse_trace("<box>[0,0,20,10]</box></think><answer>B</answer>", GEOMETRY, "model_px")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_logged_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "_warned", set())
 
 
 def breaks(trace: Trace, sample: Sample) -> Score:
@@ -86,6 +92,24 @@ def test_a_term_that_raises_fails_the_sum_and_never_counts_as_0(caplog: pytest.L
     assert composed.terms["broken"].reason == "RuntimeError: the disk is gone"
     assert math.isnan(composed.terms["broken"].value)
     assert "broken failed on sample 7: RuntimeError: the disk is gone" in caplog.text
+
+
+def test_a_kind_of_failure_is_logged_once_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rewards.compose")
+    for reason in (
+        "no judge: 503 of host 1",
+        "no judge: 503 of host 2",
+        "the answer 'A' is odd",
+        "the answer 'B' is odd",
+    ):
+        Composer((Term("judged", Returns(Score.failed(reason))),)).score(RIGHT, SAMPLE)
+    logged = [(record.levelname, record.getMessage().partition("7: ")[2]) for record in caplog.records]
+    assert logged == [
+        ("WARNING", "no judge: 503 of host 1"),
+        ("DEBUG", "no judge: 503 of host 2"),
+        ("WARNING", "the answer 'A' is odd"),
+        ("DEBUG", "the answer 'B' is odd"),
+    ]
 
 
 @pytest.mark.parametrize(
