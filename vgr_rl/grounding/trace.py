@@ -14,12 +14,11 @@ from vgr_rl.grounding.masks import Rle
 SEG = "[SEG]"
 """The token that stands for one predicted mask (VRT, arXiv 2512.05091)."""
 
-# One match for each tag. An opening box tag takes along the numbers behind it, and its closing tag where nothing stands
-# between; any other tag gives its name. No alternative can start inside another, so the scan is linear.
-_TAG = re.compile(
-    r"<(?:box>\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\](</box>)?|(/?(?:box|think|answer))>)"
-)
-_NAME = 6  # group
+# One match for each tag, or for a whole box when nothing stands between its numbers and its closing tag; only that has
+# groups, and other boxes are put together from their tags. No match can start inside another: the scan is linear.
+_NUMBERS = r"\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\]"
+_TAG = re.compile(rf"<(?:box>{_NUMBERS}</box>|/?(?:box|think|answer)>)")
+_OPENED_BOX = re.compile(rf"<box>{_NUMBERS}")
 
 Span = tuple[int, int]
 """First and one-past-last character of a piece of `Trace.text`."""
@@ -136,7 +135,9 @@ def parse_trace(
         text = prefill + response
     boxes, malformed, spans, answers, tags = _scan(text, geometry.orig_px_per_unit(frame), max_boxes)
     kept_masks = None if masks is None else tuple(masks)
-    return Trace(text, tuple(boxes), malformed, spans.get("think"), spans.get("answer"), answers, tags, kept_masks)
+    return Trace(
+        text, tuple(boxes), malformed, spans.get("</think>"), spans.get("</answer>"), answers, tags, kept_masks
+    )
 
 
 def _scan(
@@ -145,42 +146,43 @@ def _scan(
     """Find boxes, thinking and answers, each independently of the others: a box may hold an answer.
 
     Returns:
-        The boxes, the number of malformed ones, the spans of the first thinking and the first answer by name, the
-        number of answers, and that of think and answer tags.
+        The boxes, the number of malformed ones, the spans of the first thinking and the first answer by their
+        closing tags, the number of answers, and that of think and answer tags.
     """
     scale_x, scale_y = scale
     boxes: list[TracedBox] = []
     spans: dict[str, Span] = {}
     begins: dict[str, int] = {}  # where the text of a think or an answer begins that waits for its closing tag
     malformed = tags = answers = 0
-    start = -1  # of the box that waits for its closing tag, or -1; then x1 to y2 are its numbers, or zeros
+    start = -1  # of the box that waits for its closing tag
     for match in _TAG.finditer(text):
-        if match.lastindex == _NAME:
-            name = match[_NAME]
-            if name == "box":
-                if start < 0:
-                    start, x1, y1, x2, y2 = match.start(), 0, 0, 0, 0
+        left, top, right, bottom = match.groups()
+        if left is None:
+            tag = match[0]
+            if tag == "<box>":
+                start = match.start() if start < 0 else start
                 continue
-            if name != "/box":
+            if tag != "</box>":
                 tags += 1
-                if name == "think" or name == "answer":
-                    begins.setdefault(name, match.end())
-                elif (begin := begins.pop(name[1:], None)) is not None:
-                    answers += name == "/answer"
-                    spans.setdefault(name[1:], (begin, match.start()))
+                if tag == "<think>" or tag == "<answer>":
+                    begins.setdefault(tag, match.end())
+                elif (begin := begins.pop(f"<{tag[2:]}", None)) is not None:
+                    answers += tag == "</answer>"
+                    spans.setdefault(tag, (begin, match.start()))
                 continue
             if start < 0:
                 continue
-        else:
-            left, top, right, bottom, closed, _ = match.groups()
-            if start < 0:
-                start, x1, y1, x2, y2 = match.start(), int(left), int(top), int(right), int(bottom)
-            if closed is None:
+        span = match.span()
+        if start >= 0:  # whatever this is, it closes the open box
+            span, opened, start = (start, match.end()), _OPENED_BOX.match(text, start), -1
+            if opened is None:
+                malformed += 1
                 continue
+            left, top, right, bottom = opened.groups()
+        x1, y1, x2, y2 = box_frame = int(left), int(top), int(right), int(bottom)
         if x1 < x2 and y1 < y2 and len(boxes) < max_boxes:
             box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
-            boxes.append(TracedBox(box_orig_px, (x1, y1, x2, y2), (start, match.end())))
+            boxes.append(TracedBox(box_orig_px, box_frame, span))
         else:
             malformed += 1
-        start = -1
     return boxes, malformed + (start >= 0), spans, answers, tags
