@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rewards.dual_iou import DualIoU, duplicate_rate
-from vgr_rl.grounding.boxes import intersection
+from vgr_rl.grounding.boxes import area, best_iou, earlier_iou, intersection
+from vgr_rl.grounding.frames import Box, Size
 from vgr_rl.grounding.sample import Sample
 from vgr_rl.grounding.trace import Trace
 
@@ -25,10 +25,11 @@ DUPLICATE_IOU = 0.9
 WHOLE_IMAGE = 0.9
 """A box that covers more than this share of the image points at nothing."""
 
-MIN_CORRELATED = 32
-"""Fewer responses than this give no correlation: it would be noise."""
+MIN_RESPONSES = 32
+"""Fewer responses than this give no correlation, and their means should not warn: both would be noise."""
 
-_TAG_OR_LETTER = re.compile(r"</?(?:think|answer|box)>|\[SEG\]|(?P<letter>[^\W\d_])")
+_LETTER = re.compile(r"(?:</?(?:think|answer|box)>|\[SEG\]|[\W\d_])*+[^\W\d_]")  # the first, those of tags aside
+_FEW = 32  # boxes, up to which pairs are compared faster one by one than by arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +109,17 @@ def diagnose(trace: Trace, sample: Sample) -> dict[str, float]:
     numbers = {"boxes": float(count)}
     if not count:
         return numbers
-    width, height = sample.image_size
     preds = [box.box_orig_px for box in trace.boxes]
-    image = (0.0, 0.0, float(width), float(height))
-    numbers["duplicate_rate"] = duplicate_rate(preds, DUPLICATE_IOU)
-    numbers["whole_image_rate"] = sum(intersection(p, image) > WHOLE_IMAGE * width * height for p in preds) / count
-    numbers["unreferenced_rate"] = sum(not referred for referred in _referred(trace)) / count
+    numbers["duplicate_rate"] = _duplicates(preds) / count
+    numbers["whole_image_rate"] = _whole_images(preds, sample.image_size) / count
+    numbers["unreferenced_rate"] = _unreferenced(trace) / count
     if (answer := trace.text.find("<answer>")) >= 0:
         numbers["answer_before_evidence"] = float(answer < trace.boxes[0].span[0])
-    overlap = DualIoU()(trace, sample)
-    if overlap.status == "ok":
-        gap = overlap.parts["recall_iou"] - overlap.parts["precision_iou"]
-        numbers["recall_without_precision"] = max(gap, 0.0)
+    targets = [target.box_orig_px for target in sample.targets if target.box_orig_px is not None]
+    if targets:
+        best_of_preds, best_of_targets = best_iou(preds, targets)
+        recall, precision = sum(best_of_targets) / len(targets), sum(best_of_preds) / count
+        numbers["recall_without_precision"] = max(recall - precision, 0.0)
     return numbers
 
 
@@ -132,7 +132,7 @@ def correlations(columns: Mapping[str, Sequence[float]]) -> dict[tuple[str, str]
 
     Returns:
         the correlation, in [-1, 1], by pair of names in the order of `columns`. A pair is left out when fewer than
-        `MIN_CORRELATED` responses have both, or one of the two is constant there.
+        `MIN_RESPONSES` responses have both, or one of the two is constant there.
 
     Raises:
         ValueError: when the columns differ in length.
@@ -151,7 +151,7 @@ def correlations(columns: Mapping[str, Sequence[float]]) -> dict[tuple[str, str]
     found: dict[tuple[str, str], float] = {}
     for (name_a, a), (name_b, b) in itertools.combinations(arrays.items(), 2):
         both = np.isfinite(a) & np.isfinite(b)
-        if both.sum() >= MIN_CORRELATED and np.ptp(a[both]) > 0 and np.ptp(b[both]) > 0:
+        if both.sum() >= MIN_RESPONSES and np.ptp(a[both]) > 0 and np.ptp(b[both]) > 0:
             x, y = _unit(a[both]), _unit(b[both])
             found[name_a, name_b] = round(float(x @ y), 12)
     return found
@@ -198,10 +198,36 @@ def _unit(column: "NDArray[np.float64]") -> "NDArray[np.float64]":
     return scaled
 
 
-def _referred(trace: Trace) -> list[bool]:
-    """Say for each box whether a letter stands between it and the box before it, the letters of tags aside."""
-    starts = [0, *(box.span[1] for box in trace.boxes)]
-    return [
-        any(match["letter"] for match in _TAG_OR_LETTER.finditer(trace.text, start, box.span[0]))
-        for start, box in zip(starts, trace.boxes, strict=False)
-    ]
+def _duplicates(boxes: Sequence[Box]) -> int:
+    """Return how many boxes are copies of an earlier one; most pairs lie apart and cost a comparison or two."""
+    if len(boxes) > _FEW:
+        return sum(overlap > DUPLICATE_IOU for overlap in earlier_iou(boxes))
+    copies = 0
+    for index, (ax1, ay1, ax2, ay2) in enumerate(boxes):
+        width_a, height_a = ax2 - ax1, ay2 - ay1
+        near_x, near_y = width_a / 8, height_a / 8  # with an IoU above 0.9, sides lie within a ninth of the length
+        for bx1, by1, bx2, by2 in boxes[:index]:
+            if -near_x < bx1 - ax1 < near_x and -near_y < by1 - ay1 < near_y and -near_x < bx2 - ax2 < near_x:
+                width = (ax2 if ax2 < bx2 else bx2) - (ax1 if ax1 > bx1 else bx1)
+                height = (ay2 if ay2 < by2 else by2) - (ay1 if ay1 > by1 else by1)
+                union = width_a * height_a + (bx2 - bx1) * (by2 - by1) - width * height
+                if height > 0 and width * height / union > DUPLICATE_IOU:
+                    copies += 1
+                    break
+    return copies
+
+
+def _whole_images(boxes: Sequence[Box], image_size: Size) -> int:
+    """Return how many boxes cover nearly the whole image, whatever else they cover."""
+    image = (0.0, 0.0, float(image_size[0]), float(image_size[1]))
+    least = WHOLE_IMAGE * area(image)
+    return sum((box[2] - box[0]) * (box[3] - box[1]) > least and intersection(box, image) > least for box in boxes)
+
+
+def _unreferenced(trace: Trace) -> int:
+    """Return how many boxes have no letter between them and the box before them, the letters of tags aside."""
+    text, end, count = trace.text, 0, 0
+    for _, _, (start, next_end) in trace.boxes:
+        count += _LETTER.match(text, end, start) is None
+        end = next_end
+    return count

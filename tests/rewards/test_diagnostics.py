@@ -1,12 +1,14 @@
+import itertools
 import random
 import time
+import timeit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards import diagnostics
-from rewards.diagnostics import MIN_CORRELATED, correlations, diagnose, warnings
+from rewards.diagnostics import MIN_RESPONSES, correlations, diagnose, warnings
 from vgr_rl.grounding import Box, ImageGeometry, Sample, Size, Target, parse_trace
 
 SIZE = Size(100, 100)
@@ -96,9 +98,35 @@ def test_any_response_is_measured_within_bounds(response: str) -> None:
 
 def test_time_is_linear_in_text() -> None:
     start = time.process_time()
-    numbers("<think>" * 200_000)
+    for piece in ("<think>", "<box>", "1", " "):
+        assert numbers(piece * 200_000 + "</box>" + GOOD)["unreferenced_rate"] == 1.0
     numbers((" " * 1000 + GOOD) * 4000, TARGET)
     assert time.process_time() - start < 5
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 3), st.integers(0, 3), st.integers(8, 40), st.integers(8, 40)]), max_size=8))
+def test_few_and_many_boxes_have_the_same_copies(corners: list[tuple[int, int, int, int]]) -> None:
+    response = "a " + "".join(itertools.starmap(box, corners))
+    with pytest.MonkeyPatch.context() as patch:
+        few = numbers(response)
+        patch.setattr(diagnostics, "_FEW", 0)
+        assert numbers(response) == few
+
+
+def test_a_response_is_measured_about_as_fast_as_it_is_parsed() -> None:
+    """It happens to every rollout: 8 boxes near 4 targets in 1,500 characters."""
+    text = "the small red car stands left of a tall tree near the road and its door is open so we look at it more " * 2
+    corners = [(90 * (n % 4) + n, 60 + n, 90 * (n % 4) + 80 - n, 200 + n) for n in range(8)]
+    response = " ".join(f"{text[:160]} {box(*corner)}" for corner in corners) + "</think><answer>B</answer>"
+    size = Size(400, 300)
+    sample = Sample("7", "test", "Where?", "", "none", (), tuple(Target(corner) for corner in corners[:4]), size)
+    trace = parse_trace(response, ImageGeometry(size, size), "orig_px")
+    assert len(response) > 1500 and len(trace.boxes) == 8
+    ways = (lambda: parse_trace(response, ImageGeometry(size, size), "orig_px"), lambda: diagnose(trace, sample))
+    rounds = [[timeit.timeit(way, number=20, timer=time.process_time) for way in ways] for _ in range(40)]
+    parse, measure = map(min, zip(*rounds, strict=True))
+    assert measure < 2 * parse
 
 
 def test_correlations_are_pearson_s() -> None:
@@ -111,7 +139,7 @@ def test_correlations_are_pearson_s() -> None:
 
 
 def test_correlations_skip_gaps_and_need_enough_responses() -> None:
-    rising = [float(n) for n in range(MIN_CORRELATED)]
+    rising = [float(n) for n in range(MIN_RESPONSES)]
     gap = [*rising[:-1], float("nan")]
     assert correlations({"a": rising, "b": rising}) == {("a", "b"): 1.0}
     assert correlations({"a": rising, "b": gap}) == {}
