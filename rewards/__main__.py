@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from rewards.describe import describe
-from rewards.diagnostics import correlations, warnings
+from rewards.diagnostics import MIN_RESPONSES, correlations, warnings
 from rewards.load import BUILT_IN
 from rewards.presets import PRESETS, load_rewards
 from rewards.scoring import Scored, Spread, Summary, score_lines
-from vgr_rl.data.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,8 +127,15 @@ def _output(out: str | None) -> Iterator[TextIO | None]:
         with _writer(out) as output:
             yield output
     else:
-        with replacing(Path(out)) as temporary, _writer(temporary) as output:
-            yield output
+        path = Path(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with _writer(unfinished) as output:
+                yield output
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def _writer(place: int | str | Path) -> TextIO:
@@ -150,7 +156,8 @@ def _show(summary: Summary, bad: int, console: "Console") -> None:
     correlated = correlations({name: summary.column("terms", name) for name in terms})
     for pair, correlation in correlated.items():
         console.print(f"correlation: {pair[0]} and {pair[1]} {correlation:+.2f}")
-    means = {name: Spread.of(numbers).mean for name, numbers in summary.columns.get("diagnostics", {}).items()}
+    spreads = {name: Spread.of(numbers) for name, numbers in summary.columns.get("diagnostics", {}).items()}
+    means = {name: spread.mean for name, spread in spreads.items() if spread.count >= MIN_RESPONSES}
     for message in warnings(means, correlated).values():
         console.print(f"warning: {message}")
 
@@ -159,6 +166,8 @@ def _table(summary: Summary, bad: int) -> "Table":
     from rich.table import Table
 
     table = Table(title=f"{summary.rows} rows scored, {bad} bad; n/a: not applicable")
+    if summary.rows < MIN_RESPONSES:
+        table.caption = f"too few rows for correlations and warnings: they need {MIN_RESPONSES}"
     table.add_column(no_wrap=True)
     for heading in ("rows", "mean", "std", "zero", "n/a", "failed"):
         table.add_column(heading, justify="right")
@@ -166,7 +175,8 @@ def _table(summary: Summary, bad: int) -> "Table":
     for term in (name for name in summary.statuses if name != "score"):
         table.add_row(*_cells(summary, "terms", term), *_status_cells(summary, term))
         for part, numbers in summary.columns.get(f"parts of {term}", {}).items():
-            if part != term or numbers != summary.columns["terms"][term]:  # many a term has its value as a part
+            # Many a term has its value as a part. Bytes are compared because a gap, NaN, does not equal itself.
+            if part != term or numbers.tobytes() != summary.columns["terms"][term].tobytes():
                 table.add_row(*_cells(summary, f"parts of {term}", part, indent="  "))
     table.add_section()
     for name in summary.columns["diagnostics"]:

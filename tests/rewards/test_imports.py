@@ -63,6 +63,15 @@ def test_the_command_needs_nothing_but_the_rewards_extra(tmp_path: Path) -> None
     assert imported("from rewards.__main__ import main\nassert main(['list']) == 0", HEAVY) == []
 
 
+def test_of_this_project_the_rewards_use_grounding_alone() -> None:
+    uses = {
+        match[1]
+        for path in (REPOSITORY / "rewards").rglob("*.py")
+        for match in re.finditer(r"^\s*(?:from|import) (vgr_rl\S*)", path.read_text(), re.MULTILINE)
+    }
+    assert uses and all(name.startswith("vgr_rl.grounding") for name in uses), uses
+
+
 def test_whatever_the_rewards_import_is_in_the_rewards_extra() -> None:
     """Runs with every other installed distribution hidden, as if only the extra had been installed."""
     pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

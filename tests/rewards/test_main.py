@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rewards.__main__ import main
+from rewards.diagnostics import MIN_RESPONSES
 from rewards.load import BUILT_IN
 from rewards.presets import load_rewards
 from rewards.scoring import BadRow, Scored, Spread, score_lines
@@ -81,11 +82,40 @@ def test_fields_that_are_not_read_are_said(tmp_path: Path, capsys: pytest.Captur
     assert "not read: the field 'fram' of 1 rows" in capsys.readouterr().out
 
 
-def test_signs_of_hacking_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_signs_of_hacking_are_said_of_enough_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copies = ROW | {"response": "a cup " + "<box>[10,20,30,40]</box>" * 20}
-    assert main(["score", write(tmp_path / "in.jsonl", copies), "--rewards", "treevgr"]) == 0
+    few, silent = [copies] * (MIN_RESPONSES - 1), ROW | {"response": "so"}
+    assert main(["score", write(tmp_path / "in.jsonl", *few), "--rewards", "treevgr"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "warning:" not in shown and f"too few rows for correlations and warnings: they need {MIN_RESPONSES}" in shown
+    assert main(["score", write(tmp_path / "in.jsonl", *few, silent), "--rewards", "treevgr"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "warning: boxes is 19.38" in shown and "too few rows" not in shown
+    assert "warning: duplicate_rate" not in shown, "the silent row has none, and without it the rows are too few"
+    assert main(["score", write(tmp_path / "in.jsonl", *few, copies), "--rewards", "treevgr"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "warning: duplicate_rate is 0.95, above 0.2" in shown and "warning: boxes is 20.00" in shown
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0), (1, 0, 1)])
+def test_a_part_that_equals_its_term_is_shown_once_even_with_gaps(
+    order: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (ROW, ROW | {"answer_kind": "none"})  # accuracy does not apply to the second
+    source = write(tmp_path / "in.jsonl", *(rows[index] for index in order))
+    assert main(["score", source, "--rewards", "treevgr"]) == 0
+    names = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert names.count("accuracy") == names.count("format") == 1
+    assert "recall_iou" in names
+
+
+def test_an_output_that_exists_is_replaced_and_its_folder_is_made(tmp_path: Path) -> None:
+    out, source = tmp_path / "made" / "out.jsonl", write(tmp_path / "in.jsonl", ROW)
+    for _ in range(2):
+        assert main(["score", source, "--rewards", "treevgr", "--out", str(out)]) == 0
+        assert json.loads(out.read_text())["id"] == "7"
+        assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+        out.write_text("old")
 
 
 def test_standard_input_and_output(
