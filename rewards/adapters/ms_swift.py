@@ -52,5 +52,5 @@ class EvidenceORM:
         progress = training_progress(trainer_state)
         rewards = self.rewards if progress is None else self.rewards.at(progress)
         grades = grade_column(rewards, columns, self.column, completions)
-        prompts = columns.get("prompt_id") or [str(sample) for sample in columns[self.column]]
-        return without_gaps(grades, prompts)
+        prompts = columns.get("prompt_id")
+        return without_gaps(grades, list(map(str, columns[self.column] if prompts is None else prompts)))

@@ -5,6 +5,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 
 from rewards import Composer, Score, Term
@@ -62,6 +63,14 @@ def test_without_prompt_ids_equal_samples_are_one_prompt() -> None:
     other = SAMPLE.replace("64", "65")
     completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "silence"]
     assert orm(completions, sample=[SAMPLE, SAMPLE, other, other]) == [1.0, 1.0, 3.0, 3.0]
+
+
+def test_columns_may_be_arrays() -> None:
+    orm = EvidenceORM(rewards=Composer((Term("flaky", fails_on_silence),)))
+    completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "silence"]
+    samples = numpy.array([SAMPLE] * 4)
+    assert orm(completions, sample=samples, prompt_id=numpy.array([1, 1, 2, 2])) == [1.0, 1.0, 3.0, 3.0]
+    assert orm(completions, sample=samples) == [1.0, 2.0, 3.0, 2.0]
 
 
 def test_a_missing_column_is_named() -> None:
