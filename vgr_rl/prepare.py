@@ -36,7 +36,7 @@ def make_tiny(args: argparse.Namespace) -> None:
     from vgr_rl.data.schema import write_samples, write_sft
     from vgr_rl.data.tiny_world import rl_rows, sft_rows
 
-    noise = LabelNoise(args.reflective, args.loose_px, args.jitter, args.jitter_px, args.answer_noise)
+    noise = LabelNoise(args.reflective, args.loose_px, args.jitter, args.jitter_px, args.answer_noise, args.overlooked)
     counts = {name: getattr(args, name) for name in ("train", "val", "heldout", "sft", "sft_val", "base")}
     for name, count in counts.items():
         if count < 0:
@@ -135,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     tiny.add_argument("--loose-px", type=int, default=4, help="cold-start boxes are this much too large on each side")
     tiny.add_argument("--jitter", type=float, default=0.6, help="share of cold-start boxes that are moved as well")
     tiny.add_argument("--jitter-px", type=int, default=8, help="largest such move")
-    tiny.add_argument("--answer-noise", type=float, default=0.3, help="share of cold-start answers that are random")
+    tiny.add_argument("--overlooked", type=float, default=0.7, help="share of cold-start counts that are one too low")
+    tiny.add_argument("--answer-noise", type=float, default=0.2, help="share of cold-start answers that are random")
 
     _add_model(commands)
     _add_conversions(commands)

@@ -56,6 +56,23 @@ def test_answer_noise_changes_answers_at_its_rate():
     assert 0.2 < wrong < 0.4  # three of four random options are wrong: 0.3
 
 
+def test_a_teacher_who_overlooks_counts_one_too_few_and_points_at_the_others():
+    scenes = list(generate("sft", 300))
+    texts = [write_trace(s, GEOMETRY, "model_px", LabelNoise(0.0, overlooked=1.0), random.Random(0)) for s in scenes]
+    traces = [parse_trace(text, GEOMETRY, "model_px") for text in texts]
+    several = [n for n, scene in enumerate(scenes) if scene.task == "count" and len(scene.targets) > 1]
+    assert len(several) > 30
+    for n, (scene, trace) in enumerate(zip(scenes, traces, strict=True)):
+        missing = int(n in several)
+        assert [box.box_orig_px for box in trace.boxes] == [t.box_orig_px for t in scene.targets][: len(trace.boxes)]
+        assert len(trace.boxes) == len(scene.targets) - missing
+        assert (trace.answer == scene.answer) is not bool(missing)
+        if missing:
+            assert (
+                scene.options["ABCD".index(trace.answer)] == str(len(trace.boxes)) and str(len(trace.boxes)) in texts[n]
+            )
+
+
 @pytest.mark.parametrize(
     ("setting", "knob"), [({"jitter": 1.5}, "noise.jitter=1.5"), ({"loose_px": 3}, "noise.loose_px=3 must be a multi")]
 )

@@ -1,10 +1,10 @@
 """The text a teacher would write for a scene: reasoning with boxes, then the answer, and its deliberate flaws."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vgr_rl.grounding.frames import Frame, ImageGeometry
-from vgr_rl.tiny.world import GRID, LETTERS, SHAPE_MIN, SIDE, PixelBox, Scene, random_box
+from vgr_rl.tiny.world import GRID, LETTERS, SHAPE_MIN, SIDE, PixelBox, Scene, count_conclusion, random_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class LabelNoise:
         jitter: Share of boxes that are also moved and resized.
         jitter_px: Largest shift of such a box, in pixels.
         answer: Share of answers replaced by a random option.
+        overlooked: Share of the counting questions about several objects in which the last one is overlooked: its box
+            is missing and the count is one too low.
     """
 
     reflective: float = 0.1
@@ -24,9 +26,10 @@ class LabelNoise:
     jitter: float = 0.0
     jitter_px: int = 8
     answer: float = 0.0
+    overlooked: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("reflective", "jitter", "answer"):
+        for name in ("reflective", "jitter", "answer", "overlooked"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ValueError(f"noise.{name}={share} must lie between 0 and 1")
@@ -42,6 +45,8 @@ def write_trace(scene: Scene, geometry: ImageGeometry, frame: Frame, noise: Labe
     def tag(box_orig_px: PixelBox) -> str:
         return box_tag(spoil_box(box_orig_px, noise, rng), geometry, frame)
 
+    if noise.overlooked and scene.task == "count" and len(scene.targets) > 1 and rng.random() < noise.overlooked:
+        scene = overlook_one(scene)
     sentences = []
     for name, target in zip(scene.names, scene.targets, strict=True):
         if rng.random() < noise.reflective:
@@ -53,6 +58,18 @@ def write_trace(scene: Scene, geometry: ImageGeometry, frame: Frame, noise: Labe
     if rng.random() < noise.answer:
         answer = LETTERS[rng.randrange(len(scene.options))]
     return f"<think>{' '.join([*sentences, scene.conclusion])}</think><answer>{answer}</answer>"
+
+
+def overlook_one(scene: Scene) -> Scene:
+    """Return what a teacher says who counts one object too few."""
+    number = len(scene.targets) - 1
+    return replace(
+        scene,
+        targets=scene.targets[:number],
+        names=scene.names[:number],
+        answer=LETTERS[scene.options.index(str(number))],
+        conclusion=count_conclusion(number),
+    )
 
 
 def box_tag(box_orig_px: PixelBox, geometry: ImageGeometry, frame: Frame) -> str:

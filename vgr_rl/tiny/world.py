@@ -241,8 +241,13 @@ def _count_scene(rng: random.Random, scene_id: str) -> Scene | None:
         question=f"How many {colour} objects are there?",
         options=options,
         answer=LETTERS[options.index(str(number))],
-        conclusion="There is 1." if number == 1 else f"There are {number}.",
+        conclusion=count_conclusion(number),
     )
+
+
+def count_conclusion(number: int) -> str:
+    """Return the sentence in which a count is stated."""
+    return "There is 1." if number == 1 else f"There are {number}."
 
 
 def _shuffled(rng: random.Random, shapes: list[Shape]) -> tuple[Shape, ...]:
