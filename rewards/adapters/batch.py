@@ -84,6 +84,9 @@ def without_gaps(grades: Sequence[Composed], groups: Sequence[Hashable]) -> list
     advantages are differences to the group's mean; a group without any gets the mean of the whole batch, so that it
     stays flat. A batch of samples to which no term applies is all 0.
 
+    The standard deviation of a group of n with k filled is sqrt((n - 1 - k) / (n - 1)) of that of the others, so a
+    trainer that divides by it makes the advantages of the others larger by the inverse.
+
     Args:
         grades: of one batch.
         groups: for each grade, which prompt the response answers.

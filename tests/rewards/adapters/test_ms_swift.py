@@ -2,6 +2,7 @@ import inspect
 import json
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean, stdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,17 @@ def test_without_prompt_ids_equal_samples_are_one_prompt() -> None:
     other = SAMPLE.replace("64", "65")
     completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "silence"]
     assert orm(completions, sample=[SAMPLE, SAMPLE, other, other]) == [1.0, 1.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(("failed", "growth"), [(1, 1.08), (4, 1.53)])
+def test_a_filled_score_has_no_advantage_and_shrinks_the_deviation_as_documented(failed: int, growth: float) -> None:
+    orm = EvidenceORM(rewards=Composer((Term("flaky", fails_on_silence),)))
+    scored = [f"<answer>{'x' * length**2}</answer>" for length in range(1, 9 - failed)]
+    filled = orm(scored + ["silence"] * failed, sample=[SAMPLE] * 8)
+    others = filled[:-failed]
+    assert filled[-1] == pytest.approx(fmean(filled)) == pytest.approx(fmean(others))
+    assert stdev(filled) / stdev(others) == pytest.approx(((8 - 1 - failed) / (8 - 1)) ** 0.5)
+    assert stdev(others) / stdev(filled) == pytest.approx(growth, abs=0.005)
 
 
 def test_columns_may_be_arrays() -> None:
