@@ -35,7 +35,7 @@ from vgr_rl.grounding.frames import FRAMES
 from vgr_rl.grounding.masks import box_rle
 
 CHUNK = 2000  # inputs of one seed
-BASE_S, S_PER_CHARACTER = 0.5, 5e-6  # CPU time of all rewards together; generous, quadratic work is far beyond it
+BASE_S, S_PER_CHARACTER = 0.5, 2e-5  # CPU time of all rewards together; generous, quadratic work is far beyond it
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ def test_the_matrix_is_the_same_for_few_and_for_many_pairs(preds: list[Box], tar
 def test_earlier_iou_looks_at_earlier_boxes_only(boxes: list[Box]) -> None:
     expected = [max([iou(box, other) for other in boxes[:index]], default=0.0) for index, box in enumerate(boxes)]
     assert earlier_iou(boxes) == expected
+    if boxes:
+        assert earlier_iou(boxes * 3)[: len(boxes)] == expected
+        assert earlier_iou(boxes * 3)[len(boxes) :] == [1.0] * 2 * len(boxes)
 
 
 def test_empty_and_reversed_boxes_have_no_area_and_no_overlap() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NUMPY_PAIRS = 512
+_ROWS_AT_ONCE = 64
 
 
 def area(box: Box) -> float:
@@ -57,7 +58,7 @@ def giou(a: Box, b: Box) -> float:
 def iou_matrix(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]]:
     """Return IoU of every pair as `[len(preds)][len(targets)]`."""
     if len(preds) * len(targets) > _NUMPY_PAIRS:
-        matrix: list[list[float]] = _iou_array(_array(preds)[:, None], _array(targets)).tolist()
+        matrix: list[list[float]] = _iou_array(_columns(preds)[..., None], _columns(targets)).tolist()
         return matrix
     return [[iou(pred, target) for target in targets] for pred in preds]
 
@@ -78,7 +79,7 @@ def best_iou(preds: Sequence[Box], targets: Sequence[Box]) -> tuple[list[float],
         ([0.5, 0.0], [0.5])
     """
     if len(preds) * len(targets) > _NUMPY_PAIRS:
-        matrix = _iou_array(_array(preds)[:, None], _array(targets))
+        matrix = _iou_array(_columns(preds)[..., None], _columns(targets))
         return matrix.max(axis=1).tolist(), matrix.max(axis=0).tolist()
     best_of_preds = []
     best_of_targets = [0.0] * len(targets)
@@ -103,25 +104,33 @@ def earlier_iou(boxes: Sequence[Box]) -> list[float]:
     """Return for each box its largest IoU with a box before it; 0 for the first."""
     if len(boxes) * len(boxes) <= 2 * _NUMPY_PAIRS:
         return [max((iou(box, other) for other in boxes[:index]), default=0.0) for index, box in enumerate(boxes)]
-    array = _array(boxes)
-    return [0.0, *(float(_iou_array(array[i], array[:i]).max()) for i in range(1, len(array)))]
-
-
-def _array(boxes: Sequence[Box]) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.array(boxes, dtype=np.float64)
+    columns = _columns(boxes)
+    best: list[float] = []
+    for start in range(0, len(boxes), _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, len(boxes))
+        ious = _iou_array(columns[:, start:stop, None], columns[:, :stop])
+        best += np.tril(ious, start - 1).max(axis=1).tolist()
+    return best
+
+
+def _columns(boxes: Sequence[Box]) -> "NDArray[np.float64]":
+    """Return boxes as `[4, len(boxes)]`."""
+    import numpy as np
+
+    return np.array(list(zip(*boxes, strict=True)), dtype=np.float64)
 
 
 def _iou_array(a: "NDArray[np.float64]", b: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Return the IoU of boxes `[..., 4]` and `[..., 4]`, broadcast against each other."""
+    """Return the IoU of boxes `[4, ...]` and `[4, ...]`, broadcast against each other."""
     import numpy as np
 
     with np.errstate(invalid="ignore", over="ignore"):  # coordinates that are not finite, or huge
-        width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-        height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-        area_a = np.maximum(a[..., 2] - a[..., 0], 0.0) * np.maximum(a[..., 3] - a[..., 1], 0.0)
-        area_b = np.maximum(b[..., 2] - b[..., 0], 0.0) * np.maximum(b[..., 3] - b[..., 1], 0.0)
+        width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+        height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+        area_a = np.maximum(a[2] - a[0], 0.0) * np.maximum(a[3] - a[1], 0.0)
+        area_b = np.maximum(b[2] - b[0], 0.0) * np.maximum(b[3] - b[1], 0.0)
         shared = np.where((width > 0) & (height > 0), width * height, 0.0)
         union = area_a + area_b - shared
     ious: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=(shared > 0) & (union > 0))
