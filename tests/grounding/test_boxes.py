@@ -86,7 +86,10 @@ def test_any_four_numbers_are_a_box_with_overlaps_inside_the_bounds(preds: list[
     matrix = iou_matrix(preds, targets)
     of_preds, of_targets = list(map(max, matrix)), list(map(max, zip(*matrix, strict=True)))
     assert all(0.0 <= overlap <= 1.0 for row in matrix for overlap in row)
-    assert all(-1.0 <= overlap <= 1.0 for row in giou_matrix(preds, targets) for overlap in row)
+    general = giou_matrix(preds, targets)
+    assert all(-1.0 <= overlap <= 1.0 for row in general for overlap in row)
+    many = giou_matrix(preds * 20, targets * 30)  # by numpy
+    assert [row[: len(targets)] for row in many[: len(preds)]] == general
     assert best_iou(preds, targets) == (of_preds, of_targets)
     many_preds, many_targets = best_iou(preds * 20, targets * 30)  # by numpy
     assert (many_preds, many_targets) == (of_preds * 20, of_targets * 30)

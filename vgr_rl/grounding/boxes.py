@@ -65,6 +65,9 @@ def iou_matrix(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]
 
 def giou_matrix(preds: Sequence[Box], targets: Sequence[Box]) -> list[list[float]]:
     """Return the generalised IoU of every pair as `[len(preds)][len(targets)]`."""
+    if len(preds) * len(targets) > _NUMPY_PAIRS:
+        matrix: list[list[float]] = _giou_array(_columns(preds)[..., None], _columns(targets)).tolist()
+        return matrix
     return [[giou(pred, target) for target in targets] for pred in preds]
 
 
@@ -126,12 +129,34 @@ def _iou_array(a: "NDArray[np.float64]", b: "NDArray[np.float64]") -> "NDArray[n
     """Return the IoU of boxes `[4, ...]` and `[4, ...]`, broadcast against each other."""
     import numpy as np
 
+    shared, union = _shared_and_union(a, b)
+    ious: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=(shared > 0) & (union > 0))
+    return ious
+
+
+def _giou_array(a: "NDArray[np.float64]", b: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the generalised IoU of boxes `[4, ...]` and `[4, ...]`, broadcast against each other."""
+    import numpy as np
+
+    shared, union = _shared_and_union(a, b)
+    with np.errstate(invalid="ignore", over="ignore"):
+        hull = (np.maximum(a[2], b[2]) - np.minimum(a[0], b[0])) * (np.maximum(a[3], b[3]) - np.minimum(a[1], b[1]))
+        measurable = (union > 0) & (hull < np.inf)
+        missed = np.maximum(hull - union, 0.0)
+    covered = np.divide(shared, union, out=np.zeros_like(shared), where=measurable)
+    gious: NDArray[np.float64] = covered - np.divide(missed, hull, out=np.ones_like(shared), where=measurable)
+    return gious
+
+
+def _shared_and_union(
+    a: "NDArray[np.float64]", b: "NDArray[np.float64]"
+) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    import numpy as np
+
     with np.errstate(invalid="ignore", over="ignore"):  # coordinates that are not finite, or huge
         width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
         height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
         area_a = np.maximum(a[2] - a[0], 0.0) * np.maximum(a[3] - a[1], 0.0)
         area_b = np.maximum(b[2] - b[0], 0.0) * np.maximum(b[3] - b[1], 0.0)
         shared = np.where((width > 0) & (height > 0), width * height, 0.0)
-        union = area_a + area_b - shared
-    ious: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=(shared > 0) & (union > 0))
-    return ious
+        return shared, area_a + area_b - shared
