@@ -1,6 +1,7 @@
 """Read answers the way a careful grader would: which option is meant, and when two free texts say the same.
 
-Both readers take time linear in the text and never raise on any string.
+Both readers never raise on any string and take time linear in the text, but for a run of thousands of combining marks,
+whose normal form (NFKC) takes quadratic time; `Accuracy` reads answers of at most `max_answer_chars`.
 """
 
 import math
@@ -76,7 +77,8 @@ def normalise(text: str) -> str:
 
     Case, accents' encoding (NFKC), articles, punctuation and white space do not matter; numbers have one spelling:
     `3`, `three`, `3.0` and `03` are equal, as are `1,200` and `twelve hundred`, and `-3` is not `3`. A text of
-    punctuation alone is kept, and so is a text of articles alone.
+    punctuation alone is kept, and so is a text of articles alone. What punctuation tells apart becomes equal: `C++` and
+    `C`, `1/2` and `1 2`.
 
     Example:
         >>> normalise("The  Twenty-One cars."), normalise("$1,200.50")

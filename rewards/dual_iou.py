@@ -44,7 +44,7 @@ class DualIoU:
         recall: whether the recall term counts.
         precision: whether the precision term counts.
         matching: "best" lets every box take its best partner (the paper); "hungarian" pairs one to one so that the
-            total IoU is largest, and unpaired boxes have IoU 0.
+            total IoU is largest, and unpaired boxes are worth what has no partner.
         malformed: "drop" ignores malformed boxes (the paper); "count" adds them to N with IoU 0.
         duplicate_penalty: subtracted in full if every box were a near copy of an earlier one; not in the paper.
         duplicate_iou: two boxes above this IoU are near copies.
