@@ -14,10 +14,10 @@ from vgr_rl.grounding.masks import Rle
 SEG = "[SEG]"
 """The token that stands for one predicted mask (VRT, arXiv 2512.05091)."""
 
-# One match for each tag, or for a whole box when nothing stands between its numbers and its closing tag; only that has
-# groups, and other boxes are put together from their tags. No match can start inside another: the scan is linear.
+# One match for each tag, or for a whole box without another tag in it; groups are its numbers when it is nothing else.
+# Other boxes are put together from their tags. No match can start inside another: the scan is linear.
 _NUMBERS = r"\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\]"
-_TAG = re.compile(rf"<(?:box>{_NUMBERS}</box>|/?(?:box|think|answer)>)")
+_TAG = re.compile(rf"<(?:box>{_NUMBERS}</box>|box>[^<]*+</box>|/?(?:box|think|answer)>)")
 _OPENED_BOX = re.compile(rf"<box>{_NUMBERS}")
 
 Span = tuple[int, int]
@@ -162,7 +162,7 @@ def _scan(
             if tag == "<box>":
                 start = match.start() if start < 0 else start
                 continue
-            if tag != "</box>":
+            if not tag.endswith("box>"):
                 tags += 1
                 if tag == "<think>" or tag == "<answer>":
                     begins.setdefault(tag, match.end())
@@ -171,9 +171,11 @@ def _scan(
                     spans.setdefault(tag, (begin, match.start()))
                 continue
             if start < 0:
-                continue
+                if tag == "</box>":
+                    continue
+                start = match.start()
         span = match.span()
-        if start >= 0:  # whatever this is, it closes the open box
+        if start >= 0:  # whatever this is, its end closes the open box
             span, opened, start = (start, match.end()), _OPENED_BOX.match(text, start), -1
             if opened is None:
                 malformed += 1

@@ -99,6 +99,7 @@ def wandb_logged_in() -> bool:
 def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     import ray
 
+    logger.info("starting Ray, the policy and the rollout engine; the first step comes in a minute or two")
     run_log, segments = RunLog(run_dir), SegmentGuard()
     console = Console(run_dir, config.trainer.total_training_steps).start()
     failure: str | None = None
