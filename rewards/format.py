@@ -56,14 +56,17 @@ class SegFormat:
 
 def think_then_answer(trace: Trace) -> bool:
     """Say whether a response is one think pair and one answer pair, in order, and nothing else."""
-    if trace.think_span is None or trace.answer_span is None or trace.tags != 4:
+    if trace.think_span is None or trace.answer_span is None:
         return False
-    think_start, think_end = trace.think_span[0] - len("<think>"), trace.think_span[1] + len("</think>")
-    answer_start, answer_end = trace.answer_span[0] - len("<answer>"), trace.answer_span[1] + len("</answer>")
-    if think_end > answer_start:
+    text, (think_start, think_end), (answer_start, answer_end) = trace.text, trace.think_span, trace.answer_span
+    outside = text[: think_start - len("<think>")] + text[answer_end + len("</answer>") :]
+    between = text[think_end + len("</think>") : answer_start - len("<answer>")]
+    if think_end > answer_start or outside.strip() or between.strip():
         return False
-    before, between, after = trace.text[:think_start], trace.text[think_end:answer_start], trace.text[answer_end:]
-    return not (before.strip() or between.strip() or after.strip())
+    # each span ends at the first closing tag of its kind, and the thinking before the first answer begins
+    repeated = text.find("<think>", think_start, think_end) >= 0 or text.find("</answer>", think_start, think_end) >= 0
+    answer = text[answer_start:answer_end]
+    return not (repeated or "<answer>" in answer or "<think>" in answer or "</think>" in answer)
 
 
 def _thinks_in_masks(trace: Trace) -> bool:

@@ -128,10 +128,11 @@ def test_a_box_ends_at_the_nearest_closing_tag(text: str, boxes: list[str], malf
     assert trace.malformed == malformed
 
 
-def test_tags_and_answers_are_counted() -> None:
-    trace = parse_trace("a</think></think><answer>b<answer>c</answer></answer><answer>d", GEOMETRY, "model_px")
-    assert (trace.tags, trace.answers, trace.answer) == (8, 1, "b<answer>c")
-    assert parse_trace("<answer></answer>" * 3, GEOMETRY, "model_px", prefill="").answers == 3
+def test_the_answer_is_the_first_and_masks_belong_to_it_when_it_is_the_only_one() -> None:
+    trace = parse_trace("a</think></think><answer>b<answer>c[SEG]</answer></answer><answer>d", GEOMETRY, "model_px")
+    assert (trace.answer, trace.seg_answer) == ("b<answer>c[SEG]", (0,))
+    twice = parse_trace("<answer>[SEG]</answer>" * 2, GEOMETRY, "model_px", prefill="")
+    assert (twice.answer, twice.seg_answer) == ("[SEG]", ())
 
 
 def test_the_first_answer_counts() -> None:

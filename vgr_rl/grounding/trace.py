@@ -1,7 +1,6 @@
 """Turn a response into a trace: its thinking, its answer and the boxes it points at.
 
-The parser is total (no string makes it raise), reads the tags of the text in one scan, and keeps at most `max_boxes`
-boxes.
+The parser is total (no string makes it raise), runs in time linear in the text, and keeps at most `max_boxes` boxes.
 """
 
 import re
@@ -14,11 +13,11 @@ from vgr_rl.grounding.masks import Rle
 SEG = "[SEG]"
 """The token that stands for one predicted mask (VRT, arXiv 2512.05091)."""
 
-# One match for each tag, or for a whole box without another tag in it; groups are its numbers when it is nothing else.
-# Other boxes are put together from their tags. No match can start inside another: the scan is linear.
-_NUMBERS = r"\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\]"
-_TAG = re.compile(rf"<(?:box>{_NUMBERS}</box>|box>[^<]*+</box>|/?(?:box|think|answer)>)")
-_OPENED_BOX = re.compile(rf"<box>{_NUMBERS}")
+# A box up to the nearest closing tag, with its numbers as groups when it starts with them; most are closed right behind
+# them. Lazy matching is quadratic on openers that are never closed: only search up to the last closer of the text.
+_BOX = re.compile(
+    r"<box>(?:\s*\[([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\])?(?:</box>|.*?</box>)", re.DOTALL
+)
 
 Span = tuple[int, int]
 """First and one-past-last character of a piece of `Trace.text`."""
@@ -47,8 +46,6 @@ class Trace(NamedTuple):
         malformed: how many `<box>` openers gave no box; everything after the last closing tag counts once.
         think_span: where the text of the first `<think>…</think>` stands, without its tags, or None.
         answer_span: the same for the first `<answer>…</answer>`.
-        answers: how many `<answer>…</answer>` the response has.
-        tags: how many think and answer tags it has in all, opening and closing.
         masks: the predicted masks, one for each `[SEG]` in order, or None when none were made for this response. An
             entry is None when that one mask could not be decoded.
     """
@@ -58,8 +55,6 @@ class Trace(NamedTuple):
     malformed: int
     think_span: Span | None
     answer_span: Span | None
-    answers: int
-    tags: int
     masks: tuple[Rle | None, ...] | None
 
     @property
@@ -88,7 +83,7 @@ class Trace(NamedTuple):
         return self._seg_ranges()[1]
 
     def _seg_ranges(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if self.answer_span is None or self.answers != 1:
+        if self.answer_span is None or _first(self.text, "<answer>", "</answer>", self.answer_span[1]) is not None:
             return (), ()
         before, inside = self.text.count(SEG, 0, self.answer_span[0]), self.text.count(SEG, *self.answer_span)
         return tuple(range(before)), tuple(range(before, before + inside))
@@ -133,58 +128,35 @@ def parse_trace(
     text = response
     if prefill and not response.lstrip().startswith(prefill):
         text = prefill + response
-    boxes, malformed, spans, answers, tags = _scan(text, geometry.orig_px_per_unit(frame), max_boxes)
-    kept_masks = None if masks is None else tuple(masks)
-    return Trace(
-        text, tuple(boxes), malformed, spans.get("</think>"), spans.get("</answer>"), answers, tags, kept_masks
-    )
+    boxes, malformed = _boxes(text, geometry.orig_px_per_unit(frame), max_boxes)
+    think_span, answer_span = _first(text, "<think>", "</think>"), _first(text, "<answer>", "</answer>")
+    return Trace(text, boxes, malformed, think_span, answer_span, None if masks is None else tuple(masks))
 
 
-def _scan(
-    text: str, scale: tuple[float, float], max_boxes: int
-) -> tuple[list[TracedBox], int, dict[str, Span], int, int]:
-    """Find boxes, thinking and answers, each independently of the others: a box may hold an answer.
+def _first(text: str, opener: str, closer: str, start: int = 0) -> Span | None:
+    """Return where the text between the first opener at or after `start` and the nearest closer stands."""
+    if (found := text.find(opener, start)) < 0:
+        return None
+    begin = found + len(opener)
+    end = text.find(closer, begin)
+    return None if end < 0 else (begin, end)
 
-    Returns:
-        The boxes, the number of malformed ones, the spans of the first thinking and the first answer by their
-        closing tags, the number of answers, and that of think and answer tags.
-    """
+
+def _boxes(text: str, scale: tuple[float, float], max_boxes: int) -> tuple[tuple[TracedBox, ...], int]:
+    """Return the boxes and the number of malformed ones."""
     scale_x, scale_y = scale
     boxes: list[TracedBox] = []
-    spans: dict[str, Span] = {}
-    begins: dict[str, int] = {}  # where the text of a think or an answer begins that waits for its closing tag
-    malformed = tags = answers = 0
-    start = -1  # of the box that waits for its closing tag
-    for match in _TAG.finditer(text):
+    malformed = 0
+    last_closer = text.rfind("</box>")
+    for match in _BOX.finditer(text, 0, last_closer + len("</box>")):
         left, top, right, bottom = match.groups()
         if left is None:
-            tag = match[0]
-            if tag == "<box>":
-                start = match.start() if start < 0 else start
-                continue
-            if not tag.endswith("box>"):
-                tags += 1
-                if tag == "<think>" or tag == "<answer>":
-                    begins.setdefault(tag, match.end())
-                elif (begin := begins.pop(f"<{tag[2:]}", None)) is not None:
-                    answers += tag == "</answer>"
-                    spans.setdefault(tag, (begin, match.start()))
-                continue
-            if start < 0:
-                if tag == "</box>":
-                    continue
-                start = match.start()
-        span = match.span()
-        if start >= 0:  # whatever this is, its end closes the open box
-            span, opened, start = (start, match.end()), _OPENED_BOX.match(text, start), -1
-            if opened is None:
-                malformed += 1
-                continue
-            left, top, right, bottom = opened.groups()
+            malformed += 1
+            continue
         x1, y1, x2, y2 = box_frame = int(left), int(top), int(right), int(bottom)
         if x1 < x2 and y1 < y2 and len(boxes) < max_boxes:
             box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
-            boxes.append(TracedBox(box_orig_px, box_frame, span))
+            boxes.append(TracedBox(box_orig_px, box_frame, match.span()))
         else:
             malformed += 1
-    return boxes, malformed + (start >= 0), spans, answers, tags
+    return tuple(boxes), malformed + (text.find("<box>", max(last_closer, 0)) >= 0)
