@@ -25,6 +25,8 @@ from vgr_rl.grounding.frames import Size, model_frame
 from vgr_rl.grounding.geometry import ResizeRule
 from vgr_rl.grounding.trace import parse_trace
 
+pytestmark = pytest.mark.slow  # real photographs take seconds to build
+
 QUESTIONS = read_questions()
 # The released checkpoints' numbers, with Qwen2.5-VL's area limited so that large photographs shrink.
 PROCESSORS = {

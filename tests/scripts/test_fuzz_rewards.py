@@ -69,6 +69,7 @@ def test_work_that_grows_faster_than_the_text_is_found(
     assert "s for" in fuzz_rewards.fuzz("test", 1).failures[0]
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_exits_0() -> None:
     command = [sys.executable, str(SCRIPTS / "fuzz_rewards.py"), "--inputs", "300"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
