@@ -150,11 +150,11 @@ def _boxes(text: str, scale: tuple[float, float], max_boxes: int) -> tuple[tuple
     last_closer = text.rfind("</box>")
     for match in _BOX.finditer(text, 0, last_closer + len("</box>")):
         left, top, right, bottom = match.groups()
-        if left is None:
+        if left is None or len(boxes) == max_boxes:
             malformed += 1
             continue
         x1, y1, x2, y2 = box_frame = int(left), int(top), int(right), int(bottom)
-        if x1 < x2 and y1 < y2 and len(boxes) < max_boxes:
+        if x1 < x2 and y1 < y2:
             box_orig_px = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
             boxes.append(TracedBox(box_orig_px, box_frame, match.span()))
         else:
