@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rewards.matching import one_to_one
+from rewards.matching import Matching, partner_overlaps
 from rewards.score import Score
 from vgr_rl.grounding.boxes import best_iou, earlier_iou, giou_matrix, iou_matrix
 from vgr_rl.grounding.frames import Box
@@ -23,7 +23,6 @@ from vgr_rl.grounding.sample import Sample
 from vgr_rl.grounding.trace import Trace
 
 Kind = Literal["iou", "giou"]
-Matching = Literal["best", "hungarian"]
 Malformed = Literal["drop", "count"]
 
 
@@ -94,7 +93,7 @@ class DualIoU:
 
     def __call__(self, trace: Trace, sample: Sample) -> Score:
         """Grade one response."""
-        targets = [target.box_orig_px for target in sample.targets if target.box_orig_px is not None]
+        targets = sample.target_boxes
         if not targets:
             return Score.not_applicable("the sample has no target box")
         preds = [box.box_orig_px for box in trace.boxes]
@@ -135,24 +134,13 @@ class DualIoU:
         if self.kind == "iou" and self.matching == "best":
             of_preds, of_targets = best_iou(preds, targets)
         else:
-            of_preds, of_targets = self._overlaps(preds, targets, unmatched)
+            matrix = iou_matrix(preds, targets) if self.kind == "iou" else giou_matrix(preds, targets)
+            of_preds, of_targets = partner_overlaps(matrix, len(targets), self.matching, unmatched)
         if self.threshold > 0:
             of_preds = [overlap if overlap >= self.threshold else unmatched for overlap in of_preds]
             of_targets = [overlap if overlap >= self.threshold else unmatched for overlap in of_targets]
         precision = (sum(of_preds) + unmatched * (count - len(preds))) / count
         return sum(of_targets) / len(targets), precision
-
-    def _overlaps(
-        self, preds: Sequence[Box], targets: Sequence[Box], unmatched: float
-    ) -> tuple[list[float], list[float]]:
-        """Return what every box and every target has in common with its partner, from the overlaps of all pairs."""
-        matrix = iou_matrix(preds, targets) if self.kind == "iou" else giou_matrix(preds, targets)
-        if self.matching == "best":
-            return list(map(max, matrix)), list(map(max, zip(*matrix, strict=True)))
-        of_preds, of_targets = [unmatched] * len(preds), [unmatched] * len(targets)
-        for row, column in one_to_one(matrix):
-            of_preds[row] = of_targets[column] = matrix[row][column]
-        return of_preds, of_targets
 
 
 def duplicate_rate(boxes: Sequence[Box], threshold: float) -> float:

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rewards.dual_iou import Matching
-from rewards.matching import one_to_one
+from rewards.matching import Matching, one_to_one, partner_overlaps
 from rewards.score import Score
 from vgr_rl.grounding.frames import Size
 from vgr_rl.grounding.masks import Rle, box_rle, resample, rle_iou
@@ -167,7 +166,8 @@ class DualMaskIoU:
             ious = _ious(preds, targets, self.resolution)
         except ValueError as error:
             return Score.failed(f"{error} (dual_mask_iou.resolution={self.resolution})")
-        recall, precision = _recall_and_precision(ious, len(targets), self.matching)
+        of_preds, of_targets = partner_overlaps(ious, len(targets), self.matching)
+        recall, precision = sum(of_targets) / len(targets), sum(of_preds) / max(len(preds), 1)
         terms = [term for term, on in ((recall, self.recall), (precision, self.precision)) if on]
         parts = {
             "mask_recall_iou": recall,
@@ -229,12 +229,3 @@ def _ious(preds: Sequence[Rle | None], targets: Sequence[Rle], resolution: int |
         decoded, targets = [resample(pred, size) for pred in decoded], [resample(target, size) for target in targets]
     rows = iter(rle_iou(decoded, targets))
     return [[0.0] * len(targets) if pred is None else next(rows) for pred in preds]
-
-
-def _recall_and_precision(ious: list[list[float]], targets: int, matching: Matching) -> tuple[float, float]:
-    if not ious:
-        return 0.0, 0.0
-    if matching == "hungarian":
-        total = sum(ious[row][column] for row, column in one_to_one(ious))
-        return total / targets, total / len(ious)
-    return sum(map(max, zip(*ious, strict=True))) / targets, sum(map(max, ious)) / len(ious)

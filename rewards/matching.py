@@ -1,6 +1,10 @@
-"""One-to-one matching of predictions and targets, shared by every reward that pairs them."""
+"""Which prediction belongs to which target, shared by every reward that pairs them."""
 
 from collections.abc import Sequence
+from typing import Literal
+
+Matching = Literal["best", "hungarian"]
+"""`best`: everything takes its best partner; `hungarian`: pairs one to one, with the largest total."""
 
 
 def one_to_one(ious: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
@@ -27,3 +31,28 @@ def one_to_one(ious: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
         rows, columns = linear_sum_assignment(ious, maximize=True)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
     return list(enumerate(best)) if few_rows else sorted(zip(best, range(len(best)), strict=True))
+
+
+def partner_overlaps(
+    matrix: Sequence[Sequence[float]], targets: int, matching: Matching, unmatched: float = 0.0
+) -> tuple[list[float], list[float]]:
+    """Return what each prediction, and each target, has in common with its partner.
+
+    Args:
+        matrix: overlaps, `[predictions][targets]`.
+        targets: number of targets, which no prediction leaves the matrix silent about; at least 1.
+        matching: how partners are found.
+        unmatched: what it is worth to have no partner.
+
+    Example:
+        >>> partner_overlaps([[0.9, 0.8], [0.7, 0.1]], 2, "best")
+        ([0.9, 0.7], [0.9, 0.8])
+        >>> partner_overlaps([[0.9], [0.7]], 1, "hungarian")
+        ([0.9, 0.0], [0.9])
+    """
+    if matching == "best" and matrix:
+        return list(map(max, matrix)), list(map(max, zip(*matrix, strict=True)))
+    of_preds, of_targets = [unmatched] * len(matrix), [unmatched] * targets
+    for row, column in one_to_one(matrix):
+        of_preds[row] = of_targets[column] = matrix[row][column]
+    return of_preds, of_targets

@@ -64,7 +64,7 @@ class MeanAP:
 
     def __call__(self, trace: Trace, sample: Sample) -> Score:
         """Grade one response."""
-        targets = [target.box_orig_px for target in sample.targets if target.box_orig_px is not None]
+        targets = sample.target_boxes
         if not targets:
             return Score.not_applicable("the sample has no target box")
         preds = [box.box_orig_px for box in trace.boxes[: self.max_boxes]]

@@ -71,7 +71,7 @@ class MultiObject:
 
     def __call__(self, trace: Trace, sample: Sample) -> Score:
         """Grade one response."""
-        boxes = [target.box_orig_px for target in sample.targets if target.box_orig_px is not None]
+        boxes = sample.target_boxes
         if not boxes:
             return Score.not_applicable("the sample has no target box")
         targets = self._stretched(boxes, sample.image_size)

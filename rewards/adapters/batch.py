@@ -69,12 +69,12 @@ def grade_column(
     ]
 
 
-def training_progress(trainer_state: Any) -> float | None:
-    """Return the share of the training that is done, from a Hugging Face trainer's state; None when it says nothing."""
+def rewards_at(rewards: RewardSets, trainer_state: Any) -> RewardSets:
+    """Return the rewards of a Hugging Face trainer's moment; as they are when its state does not say which that is."""
     step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
     if step is None or not steps or steps < 0:
-        return None
-    return min(float(step) / float(steps), 1.0)
+        return rewards
+    return rewards.at(min(float(step) / float(steps), 1.0))
 
 
 def without_gaps(grades: Sequence[Composed], groups: Sequence[Hashable]) -> list[float]:

@@ -14,7 +14,7 @@ its prompt, an advantage of 0; that is exact when a process grades whole groups.
 from collections.abc import Sequence
 from typing import Any
 
-from rewards.adapters.batch import COLUMN, as_reward_sets, grade_column, training_progress, without_gaps
+from rewards.adapters.batch import COLUMN, as_reward_sets, grade_column, rewards_at, without_gaps
 from rewards.compose import Composer, RewardSets
 
 
@@ -49,8 +49,7 @@ class EvidenceORM:
             ValueError: when the data column is missing or a sample cannot be read.
             RuntimeError: when no response of the batch could be graded.
         """
-        progress = training_progress(trainer_state)
-        rewards = self.rewards if progress is None else self.rewards.at(progress)
+        rewards = rewards_at(self.rewards, trainer_state)
         grades = grade_column(rewards, columns, self.column, completions)
         prompts = columns.get("prompt_id")
         return without_gaps(grades, list(map(str, columns[self.column] if prompts is None else prompts)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rewards.adapters.batch import COLUMN, as_reward_sets, grade_column, training_progress
+from rewards.adapters.batch import COLUMN, as_reward_sets, grade_column, rewards_at
 from rewards.compose import Composed, Composer, RewardSets
 
 Completion = str | Sequence[Mapping[str, Any]]
@@ -54,8 +54,7 @@ class TRLReward:
         **columns: Any,
     ) -> list[float | None]:
         """Grade a batch; raises ValueError when the data column is missing or a sample cannot be read."""
-        progress = training_progress(trainer_state)
-        rewards = self.rewards if progress is None else self.rewards.at(progress)
+        rewards = rewards_at(self.rewards, trainer_state)
         grades = grade_column(rewards, columns, self.column, [completion_text(c) for c in completions])
         if log_metric is not None:
             self._log(grades, log_metric)

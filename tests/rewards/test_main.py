@@ -13,16 +13,9 @@ from rewards.diagnostics import MIN_RESPONSES
 from rewards.load import BUILT_IN
 from rewards.presets import load_rewards
 from rewards.scoring import BadRow, Scored, Spread, score_lines
+from tests.rewards.examples import ROW as EXAMPLE
 
-ROW: dict[str, Any] = {
-    "id": "7",
-    "response": "a cup <box>[10,20,30,40]</box></think><answer>B</answer>",
-    "prefilled": "<think>",
-    "answer": "B",
-    "answer_kind": "choice",
-    "image_size": [100, 80],
-    "targets": [{"box": [10, 20, 30, 40]}],
-}
+ROW = EXAMPLE | {"prefilled": "<think>"}
 TREEVGR = load_rewards("treevgr")
 
 

@@ -7,16 +7,8 @@ from hypothesis import strategies as st
 
 from rewards import TREEVGR
 from rewards.rows import read_row, scored_row
+from tests.rewards.examples import ROW
 from vgr_rl.grounding import ImageGeometry, Size, Target
-
-ROW: dict[str, Any] = {
-    "id": "7",
-    "response": "a cup <box>[10,20,30,40]</box></think><answer>B</answer>",
-    "answer": "B",
-    "answer_kind": "choice",
-    "image_size": [100, 80],
-    "targets": [{"box": [10, 20, 30, 40]}],
-}
 
 
 def test_a_small_row_is_read_with_its_defaults() -> None:

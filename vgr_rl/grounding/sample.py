@@ -57,3 +57,8 @@ class Sample:
     targets: tuple[Target, ...]
     image_size: Size
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target_boxes(self) -> list[Box]:
+        """The boxes of the targets that have one, of either role, in pixels of the stored image."""
+        return [target.box_orig_px for target in self.targets if target.box_orig_px is not None]

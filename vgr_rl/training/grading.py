@@ -88,7 +88,7 @@ def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
         "diagnostics": diagnose(trace, sample),
         "malformed_boxes": trace.malformed,
         "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
-        "targets_orig_px": [list(target.box_orig_px) for target in sample.targets if target.box_orig_px],
+        "targets_orig_px": [list(box) for box in sample.target_boxes],
         "image_size": list(sample.image_size),
     }
 

@@ -117,7 +117,7 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     if failure is not None:
         sys.exit(f"the run failed: {console.first_error or failure}\nsee {run_dir}/events.jsonl and {run_dir}/logs")
     export_model(run_dir)
-    logger.info("done: see %s (metrics.jsonl, samples.jsonl, model/)", run_dir)
+    logger.info("done: see %s (metrics.jsonl, samples.jsonl and, from the last checkpoint, model/)", run_dir)
 
 
 @functools.cache

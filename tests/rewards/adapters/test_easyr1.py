@@ -8,27 +8,12 @@ from typing import Any
 import pytest
 
 import rewards.adapters.easyr1
-from rewards import Composer, Score, Term
-from vgr_rl.grounding import Sample, Trace
-
-RIGHT, WRONG = "<box>[0,0,20,10]</box></think><answer>B</answer>", "</think><answer>A</answer>"
+from rewards import Composer, Term
+from tests.rewards.examples import RIGHT, SAMPLE, WRONG, fails_on_silence
 
 
 def sample_of(name: str) -> str:
-    return json.dumps(
-        {
-            "id": name,
-            "answer": "B",
-            "answer_kind": "choice",
-            "image_size": [64, 64],
-            "targets": [{"box": [0, 0, 20, 20]}],
-            "prefilled": "<think>",
-        }
-    )
-
-
-def fails_on_silence(trace: Trace, sample: Sample) -> Score:
-    return Score.failed("the judge is down") if trace.answer is None else Score(float(len(trace.answer)))
+    return json.dumps(SAMPLE | {"id": name})
 
 
 FLAKY = Composer((Term("flaky", fails_on_silence),))

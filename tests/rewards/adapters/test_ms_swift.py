@@ -9,24 +9,11 @@ from typing import Any
 import numpy
 import pytest
 
-from rewards import Composer, Score, Term
+from rewards import Composer, Term
 from rewards.adapters.ms_swift import EvidenceORM
-from vgr_rl.grounding import Sample, Trace
+from tests.rewards.examples import RIGHT, SAMPLE, WRONG, fails_on_silence
 
-SAMPLE = json.dumps(
-    {
-        "answer": "B",
-        "answer_kind": "choice",
-        "image_size": [64, 64],
-        "targets": [{"box": [0, 0, 20, 20]}],
-        "prefilled": "<think>",
-    }
-)
-RIGHT, WRONG = "<box>[0,0,20,10]</box></think><answer>B</answer>", "</think><answer>A</answer>"
-
-
-def fails_on_silence(trace: Trace, sample: Sample) -> Score:
-    return Score.failed("the judge is down") if trace.answer is None else Score(float(len(trace.answer)))
+ROW = json.dumps(SAMPLE)
 
 
 def call_as_ms_swift_does(orm: Callable[..., Any], completions: list[str], prompts: list[str]) -> list[float]:
@@ -41,7 +28,7 @@ def call_as_ms_swift_does(orm: Callable[..., Any], completions: list[str], promp
         request_id=[f"r{index}" for index in range(len(completions))],
         finish_reason=["stop"] * len(completions),
         is_truncated=[False] * len(completions),
-        sample=[SAMPLE] * len(completions),
+        sample=[ROW] * len(completions),
     )
 
 
@@ -61,16 +48,16 @@ def test_a_failed_response_gets_the_mean_of_its_prompt_and_never_0() -> None:
 
 def test_without_prompt_ids_equal_samples_are_one_prompt() -> None:
     orm = EvidenceORM(rewards=Composer((Term("flaky", fails_on_silence),)))
-    other = SAMPLE.replace("64", "65")
+    other = ROW.replace("64", "65")
     completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "silence"]
-    assert orm(completions, sample=[SAMPLE, SAMPLE, other, other]) == [1.0, 1.0, 3.0, 3.0]
+    assert orm(completions, sample=[ROW, ROW, other, other]) == [1.0, 1.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize(("failed", "growth"), [(1, 1.08), (4, 1.53)])
 def test_a_filled_score_has_no_advantage_and_shrinks_the_deviation_as_documented(failed: int, growth: float) -> None:
     orm = EvidenceORM(rewards=Composer((Term("flaky", fails_on_silence),)))
     scored = [f"<answer>{'x' * length**2}</answer>" for length in range(1, 9 - failed)]
-    filled = orm(scored + ["silence"] * failed, sample=[SAMPLE] * 8)
+    filled = orm(scored + ["silence"] * failed, sample=[ROW] * 8)
     others = filled[:-failed]
     assert filled[-1] == pytest.approx(fmean(filled)) == pytest.approx(fmean(others))
     assert stdev(filled) / stdev(others) == pytest.approx(((8 - 1 - failed) / (8 - 1)) ** 0.5)
@@ -80,11 +67,11 @@ def test_a_filled_score_has_no_advantage_and_shrinks_the_deviation_as_documented
 def test_columns_may_be_arrays() -> None:
     orm = EvidenceORM(rewards=Composer((Term("flaky", fails_on_silence),)))
     completions = ["<answer>x</answer>", "silence", "<answer>xxx</answer>", "silence"]
-    samples = numpy.array([SAMPLE] * 4)
+    samples = numpy.array([ROW] * 4)
     assert orm(completions, sample=samples, prompt_id=numpy.array([1, 1, 2, 2])) == [1.0, 1.0, 3.0, 3.0]
     assert orm(completions, sample=samples) == [1.0, 2.0, 3.0, 2.0]
 
 
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(ValueError, match="no column 'row'"):
-        EvidenceORM(column="row")([RIGHT], sample=[SAMPLE])
+        EvidenceORM(column="row")([RIGHT], sample=[ROW])

@@ -8,16 +8,8 @@ import pytest
 
 from rewards import Composer, Score, Term
 from rewards.adapters.trl import TRLReward, completion_text
+from tests.rewards.examples import RIGHT, SAMPLE, WRONG
 from vgr_rl.grounding import Sample, Trace
-
-SAMPLE = {
-    "answer": "B",
-    "answer_kind": "choice",
-    "image_size": [64, 64],
-    "targets": [{"box": [0, 0, 20, 20]}],
-    "prefilled": "<think>",
-}
-RIGHT, WRONG = "<box>[0,0,20,10]</box></think><answer>B</answer>", "</think><answer>A</answer>"
 
 
 class Countdown:
