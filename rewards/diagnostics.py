@@ -54,6 +54,11 @@ WARNINGS: tuple[Limit, ...] = (
         "the policy may enumerate boxes; keep reward.terms.dual_iou.params.precision on, or add a box_valid term",
     ),
     Limit(
+        "malformed_boxes",
+        0.5,
+        "boxes are written in a form that does not count, such as with spaces; docs/rewards.md has the rules",
+    ),
+    Limit(
         "duplicate_rate",
         0.2,
         "the policy repeats boxes; set reward.terms.dual_iou.params.matching to hungarian or raise duplicate_penalty",
@@ -88,14 +93,14 @@ CONFLICT = -0.5
 def diagnose(trace: Trace, sample: Sample) -> dict[str, float]:
     """Measure one response; what cannot be measured is left out.
 
-    `boxes` is the number of boxes. With boxes: `duplicate_rate` and `whole_image_rate` are the shares of boxes that
-    repeat an earlier one and that cover nearly the whole image, `unreferenced_rate` the share of boxes with no letter
-    between them and the box (or the start) before them. With boxes and an answer: `answer_before_evidence` is 1 when
-    the answer opens before the first box, else 0. With boxes and target boxes: `recall_without_precision` is how far
-    recall IoU lies above precision IoU, else 0.
+    `boxes` is the number of boxes, `malformed_boxes` that of the `<box>` that give none. With boxes: `duplicate_rate`
+    and `whole_image_rate` are the shares of boxes that repeat an earlier one and that cover nearly the whole image,
+    `unreferenced_rate` the share of boxes with no letter between them and the box (or the start) before them. With
+    boxes and an answer: `answer_before_evidence` is 1 when the answer opens before the first box, else 0. With boxes
+    and target boxes: `recall_without_precision` is how far recall IoU lies above precision IoU, else 0.
 
     Returns:
-        numbers by name; all but `boxes` are in [0, 1].
+        numbers by name; all but `boxes` and `malformed_boxes` are in [0, 1].
 
     Example:
         >>> from vgr_rl.grounding import ImageGeometry, Size, parse_trace
@@ -103,10 +108,10 @@ def diagnose(trace: Trace, sample: Sample) -> dict[str, float]:
         >>> sample = Sample("1", "doc", "Where?", "", "none", (), (), size)
         >>> trace = parse_trace("a cup <box>[0,0,9,9]</box><box>[0,0,9,9]</box>", ImageGeometry(size, size), "orig_px")
         >>> diagnose(trace, sample)
-        {'boxes': 2.0, 'duplicate_rate': 0.5, 'whole_image_rate': 0.0, 'unreferenced_rate': 0.5}
+        {'boxes': 2.0, 'malformed_boxes': 0.0, 'duplicate_rate': 0.5, 'whole_image_rate': 0.0, 'unreferenced_rate': 0.5}
     """
     count = len(trace.boxes)
-    numbers = {"boxes": float(count)}
+    numbers = {"boxes": float(count), "malformed_boxes": float(trace.malformed)}
     if not count:
         return numbers
     preds = [box.box_orig_px for box in trace.boxes]

@@ -30,6 +30,7 @@ GOOD, OTHER = box(0, 0, 10, 10), box(50, 50, 60, 60)
 def test_an_honest_response_has_no_sign_of_anything() -> None:
     assert numbers(f"a cup {GOOD}</think><answer>B</answer>", TARGET) == {
         "boxes": 1.0,
+        "malformed_boxes": 0.0,
         "duplicate_rate": 0.0,
         "whole_image_rate": 0.0,
         "unreferenced_rate": 0.0,
@@ -39,7 +40,13 @@ def test_an_honest_response_has_no_sign_of_anything() -> None:
 
 
 def test_without_boxes_only_their_number_is_known() -> None:
-    assert numbers("so</think><answer>B</answer>", TARGET) == {"boxes": 0.0}
+    assert numbers("so</think><answer>B</answer>", TARGET) == {"boxes": 0.0, "malformed_boxes": 0.0}
+
+
+def test_boxes_in_another_notation_are_counted_as_malformed() -> None:
+    text = "a <box>[10, 10, 20, 20]</box> b <box>[1.5,2,30,40]</box> c <box>[9,9,1,1]</box></think><answer>B</answer>"
+    assert numbers(text, TARGET) == {"boxes": 0.0, "malformed_boxes": 3.0}
+    assert "docs/rewards.md" in warnings({"malformed_boxes": 3.0})["malformed_boxes"]
 
 
 def test_copies_of_a_box_are_duplicates() -> None:
@@ -92,7 +99,7 @@ def test_enumeration_shows_as_recall_without_precision() -> None:
 @given(st.lists(st.sampled_from([GOOD, OTHER, "<answer>", "</answer>", "a", "<box>", " "])).map("".join) | st.text())
 def test_any_response_is_measured_within_bounds(response: str) -> None:
     measured = numbers(response, TARGET)
-    assert measured.pop("boxes") >= 0
+    assert measured.pop("boxes") >= 0 and measured.pop("malformed_boxes") >= 0
     assert all(0 <= value <= 1 for value in measured.values())
 
 

@@ -23,7 +23,7 @@ def step_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     Args:
         rows: one dictionary a rollout with `group`, `score` (None when failed), `parts`, `status`, `terms` (values of
-            the terms that are ok), `diagnostics`, `boxes_orig_px`, `malformed_boxes`, `length` (tokens), `truncated`.
+            the terms that are ok), `diagnostics`, `boxes_orig_px`, `length` (tokens) and `truncated`.
 
     Returns:
         `reward/<part>/{mean,std,zero_rate}` over the rollouts that have the part, `reward/score/{mean,std}` over those
@@ -54,7 +54,6 @@ def step_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     flat = [max(scores) - min(scores) <= FLAT_GROUP_TOLERANCE for scores in groups.values()]
     metrics["group/zero_variance_rate"] = fmean(map(float, flat)) if flat else 1.0
     metrics |= _diagnostics(rows)
-    metrics["evidence/malformed_per_response"] = fmean(row["malformed_boxes"] for row in rows)
     metrics["evidence/no_box_rate"] = fmean(float(not row["boxes_orig_px"]) for row in rows)
     metrics["response/length/mean"] = fmean(row["length"] for row in rows)
     metrics["response/length/max"] = max(row["length"] for row in rows)
