@@ -34,8 +34,15 @@ def test_a_higher_value_is_drawn_higher():
 
 
 def test_close_ticks_have_labels_that_differ():
-    labels = tick_labels(nice_ticks(0.99991, 0.99998))
-    assert len(set(labels)) == len(labels)
+    for low, high in ((0.99991, 0.99998), (0.999999991, 1.0), (1.0, 1.0)):
+        labels = tick_labels(nice_ticks(low, high))
+        assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 7
+
+
+def test_a_single_point_is_a_dash_that_can_be_seen():
+    chart = draw(_SPEC, [("loss", [(512, 0.4)])])
+    (left, y), (right, same_y) = (map(float, pair.split(",")) for pair in chart.lines[0].points.split())
+    assert y == same_y and right - left >= 4
 
 
 def test_only_charts_with_data_are_drawn_and_the_first_known_name_wins():

@@ -9,6 +9,8 @@ from vgr_rl.viewer.runs import Series
 
 WIDTH, HEIGHT = 320, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 312, 10, 126
+_DASH = 8
+_LEAST_RANGE = 1e-3  # of the numbers: a smaller spread is drawn as the flat line that it is
 _SMOOTH_FROM = 25  # points; shorter series are drawn as they are
 
 
@@ -113,6 +115,9 @@ def draw(spec: ChartSpec, series: list[tuple[str, Series]]) -> Chart:
         return round(_BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_BOTTOM - _TOP), 1)
 
     def path(values: Series) -> str:
+        if len(values) == 1:  # a line of one point has no length: draw a dash
+            (step, value), half = values[0], _DASH / 2
+            return f"{x(step) - half},{y(value)} {x(step) + half},{y(value)}"
         return " ".join(f"{x(step)},{y(value)}" for step, value in values)
 
     by_step = [dict(values) for _, values in series]
@@ -144,6 +149,8 @@ def nice_ticks(low: float, high: float) -> list[float]:
     if not high > low:
         pad = abs(high) * 0.05 or 0.5
         low, high = low - pad, high + pad
+    if (missing := _LEAST_RANGE * max(abs(low), abs(high)) - (high - low)) > 0:
+        low, high = low - missing / 2, high + missing / 2
     raw = (high - low) / 3
     magnitude = 10 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
