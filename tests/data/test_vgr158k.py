@@ -180,7 +180,7 @@ def test_the_command_gives_the_same_bytes_from_every_layout_and_number_of_worker
     rows = [raw(image="a.png") for _ in range(40)] + [raw(f"<think>{REGIONS[0]}</think>left")]
     (root / "rows.json").write_text(json.dumps(rows))
     pq.write_table(pa.Table.from_pylist(rows), root / "rows.parquet")
-    monkeypatch.setattr(convert, "_CHUNK_ROWS", 16)
+    monkeypatch.setattr(convert, "CHUNK_ROWS", 16)
     made = []
     for kind, workers in (("json", 1), ("parquet", 2)):
         out = root / kind / "sft.parquet"

@@ -11,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vgr_rl.data.card import DataCard
 from vgr_rl.data.command_line import logger, write
-from vgr_rl.data.convert import Conversion, Kept, Make, Outcome
+from vgr_rl.data.convert import CHUNK_ROWS, Conversion, Kept, Make, Outcome
 from vgr_rl.data.records import row_count, rows_and_errors
+from vgr_rl.data.resume import ChunkStore
 from vgr_rl.data.schema import write_samples
+from vgr_rl.data.validate import DataError
 
 _NOT_IN_CARD = ("make", "what", "out", "workers")  # what does not change the rows
 
@@ -38,6 +40,8 @@ def convert(
 ) -> None:
     """Convert a source to `args.out`, and write the list of skipped rows and the data card beside it.
 
+    Run again after it was killed, it goes on behind the rows that were converted.
+
     Args:
         args: options of the command: what, input, hub_split (without `records`), out, skip_bad, workers, seed.
         make: converts one row.
@@ -47,13 +51,21 @@ def convert(
     """
     options = {name: str(value) for name, value in vars(args).items() if name not in _NOT_IN_CARD and value is not None}
     card = DataCard(args.what, options, steps, args.seed)
-    with _conversion(args, make, records, card.add, args.skip_bad) as rows:
-        write(args.out, writer, rows)
+    store = ChunkStore.beside(args.out, args.input, make)
+    if len(store):
+        logger.info("%s: about %d rows were converted before this run", args.out, len(store) * CHUNK_ROWS)
+    with _conversion(args, make, records, card.add, args.skip_bad, store) as rows:
+        try:
+            write(args.out, writer, rows)
+        except DataError:  # the source was read to its end
+            store.remove()
+            raise
     listing = args.out.with_suffix(".skipped.jsonl")
     rows.write_skipped(listing)
     if rows.problems:
         logger.warning("%d rows skipped, listed in %s", len(rows.problems), listing)
     card.write(args.out)
+    store.remove()
     logger.info("%s: data card", args.out.with_suffix(".card.md"))
 
 
@@ -70,6 +82,7 @@ def _conversion(
     records: Sequence[Any] | None,
     observe: Callable[[int, Outcome], None],
     skip_bad: bool,
+    store: ChunkStore | None = None,
 ) -> Iterator[Conversion]:
     """Give a conversion that shows its progress when a person watches."""
     if args.workers < 1:
@@ -85,4 +98,4 @@ def _conversion(
             observe(index, outcome)
             progress.update(task, completed=index + 1)
 
-        yield Conversion(args.input, make, skip_bad, records=raw, workers=args.workers, observe=observed)
+        yield Conversion(args.input, make, skip_bad, records=raw, workers=args.workers, store=store, observe=observed)

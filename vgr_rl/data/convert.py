@@ -11,12 +11,13 @@ from typing import Any
 from vgr_rl.data.files import replacing
 from vgr_rl.data.parallel import ordered_map
 from vgr_rl.data.records import RowError, rows_and_errors
+from vgr_rl.data.resume import ChunkStore
 from vgr_rl.data.schema import IMAGE_TAG, ImageRef, Row, SftRow
 from vgr_rl.data.validate import DataError, Problem, as_problem
 from vgr_rl.grounding.frames import Box, Size
 
 SKIP_KNOB = "skip them with --skip-bad"
-_CHUNK_ROWS = 256
+CHUNK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Conversion:
         skip_bad: leave bad rows out; else they are an error after the last row.
         records: the rows, when they are not those of `rows_and_errors(source)`.
         workers: processes that convert.
+        store: keeps converted rows for a run that is killed; its owner removes it.
         observe: called with the index of the source's row and what became of it, for every outcome in order.
 
     Attributes:
@@ -119,10 +121,11 @@ class Conversion:
         *,
         records: Iterable[Any] | None = None,
         workers: int = 1,
+        store: ChunkStore | None = None,
         observe: Callable[[int, Outcome], None] = lambda index, outcome: None,
     ) -> None:
         self._source, self._make, self._skip_bad = Path(source), make, skip_bad
-        self._records, self._workers, self._observe = records, workers, observe
+        self._records, self._workers, self._store, self._observe = records, workers, store, observe
         self.problems: list[Problem] = []
 
     def __iter__(self) -> Iterator[Any]:
@@ -162,9 +165,21 @@ class Conversion:
 
     def _outcomes(self) -> Iterator[tuple[int, Outcome]]:
         records = enumerate(rows_and_errors(self._source) if self._records is None else self._records)
-        chunks = iter(lambda: list(itertools.islice(records, _CHUNK_ROWS)), [])
-        convert = partial(_convert_chunk, self._make, self._source)
-        return itertools.chain.from_iterable(ordered_map(convert, chunks, self._workers))
+        chunks = iter(lambda: list(itertools.islice(records, CHUNK_ROWS)), [])
+        convert = partial(_stored_chunk, self._make, self._source, self._store)
+        return itertools.chain.from_iterable(ordered_map(convert, enumerate(chunks), self._workers))
+
+
+def _stored_chunk(
+    make: Make, source: Path, store: ChunkStore | None, numbered: tuple[int, list[tuple[int, Any]]]
+) -> list[tuple[int, Outcome]]:
+    number, chunk = numbered
+    outcomes: list[tuple[int, Outcome]] | None = None if store is None else store.read(number)
+    if outcomes is None:
+        outcomes = _convert_chunk(make, source, chunk)
+        if store is not None:
+            store.write(number, outcomes)
+    return outcomes
 
 
 def _convert_chunk(make: Make, source: Path, chunk: list[tuple[int, Any]]) -> list[tuple[int, Outcome]]:
