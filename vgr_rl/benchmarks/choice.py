@@ -1,16 +1,18 @@
-"""Multiple-choice benchmarks: what one is, how its file is read and checked, and its prompts."""
+"""Benchmarks of questions with one answer: what one is; multiple-choice ones: their files, checks and prompts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vgr_rl.benchmarks.answers import Convention, Rule
 from vgr_rl.benchmarks.loading import load_questions
 from vgr_rl.benchmarks.tsv import ImageSource, Row
+from vgr_rl.data.images import upright_size
 from vgr_rl.data.records import RowError
-from vgr_rl.grounding import Box, area
+from vgr_rl.data.schema import IMAGE_TAG, ImageRef, Message, image_bytes
+from vgr_rl.grounding import Box, Size, area
 
 INSTRUCTION = (
     "Look at the image and pick the best option. Put its letter, and nothing else, between <answer> and </answer>."
@@ -19,18 +21,20 @@ INSTRUCTION = (
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question of a multiple-choice benchmark.
+    """One question of a benchmark.
 
     Attributes:
         key: names the question in files of predictions.
         question: without options.
         options_text: the options as they are written under the question; "" when only the image has them.
-        answer: the right letter.
+        answer: the right letter, or text.
         category: one of the benchmark's categories.
         image: the encoded image, or None when the file has none.
         options: texts by letter, where the file tells them apart.
         targets_orig_px: true boxes in pixels of the stored image.
         cycle: which order of the options this is, "" where a question is asked once.
+        size: of the stored (first) image, pixels, where the file says it.
+        further_images: those after the first.
     """
 
     key: str
@@ -42,6 +46,70 @@ class Item:
     options: Mapping[str, str] = field(default_factory=dict)
     targets_orig_px: tuple[Box, ...] = ()
     cycle: str = ""
+    size: Size | None = None
+    further_images: tuple[ImageSource, ...] = ()
+
+    def encoded_images(self) -> list[ImageRef]:
+        """Read the encoded images of the prompt.
+
+        Raises:
+            ValueError: if one is absent or cannot be read.
+        """
+        if self.image is None:
+            raise ValueError(f"index={self.key}: image is empty")
+        try:
+            return [image_bytes(read()) for read in (self.image, *self.further_images)]
+        except OSError as error:
+            raise ValueError(f"index={self.key}: image {error}") from error
+
+    def stored_size(self) -> Size:
+        """Return the size of the (first) image in pixels, from its header where the file does not say it.
+
+        Raises:
+            ValueError: if the image is absent or cannot be read.
+        """
+        if self.size is not None:
+            return self.size
+        image = self.encoded_images()[0]
+        try:
+            return upright_size(image)
+        except ValueError as error:
+            raise ValueError(f"index={self.key}: image {error}") from error
+
+
+class Benchmark(Protocol):
+    """What running, scoring and validating need of a benchmark whose questions have one answer each."""
+
+    @property
+    def name(self) -> str:
+        """What commands call it."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def categories(self) -> Iterable[str]:
+        """Categories in the order of tables; others follow as they appear."""
+        ...
+
+    def load(self, path: Path, limit: int | None = None) -> Sequence[Item]:
+        """Read and check the first `limit` questions (None: all); pictures stay encoded."""
+        ...
+
+    def differences(self, items: Iterable[Item]) -> list[str]:
+        """Say in what the items differ from the published benchmark."""
+        ...
+
+    def messages(self, item: Item, convention: Convention, system_prompt: str | None) -> list[Message]:
+        """Return the conversation that asks a question, with an `<image>` for each image."""
+        ...
+
+    def is_right(self, item: Item, response: str, convention: Convention) -> bool | None:
+        """Say whether a response gives the right answer; None where there is no answer to grade."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +144,14 @@ class ChoiceBenchmark:
     targets: Mapping[int, int] = field(default_factory=dict)
     shows_options: Callable[[Item, Convention], bool] = lambda item, convention: True
 
-    def load(self, path: Path) -> list[Item]:
-        """Read and check the published file; pictures stay encoded.
+    def load(self, path: Path, limit: int | None = None) -> list[Item]:
+        """Read and check the published file, and return its first `limit` questions; pictures stay encoded.
 
         Raises:
             ValueError: listing every row that is no question of this benchmark, with field and value.
         """
-        expected = sum(self.categories.values())
-        return load_questions(path, self.title, expected, self.rows(path), lambda row: self._checked(self.item(row)))
+        rows, expected = self.rows(path), sum(self.categories.values())
+        return load_questions(path, self.title, expected, rows, lambda row: self._checked(self.item(row)))[:limit]
 
     def differences(self, items: Iterable[Item]) -> list[str]:
         """Say in what the items differ from the published counts; nothing for the whole benchmark."""
@@ -109,6 +177,17 @@ class ChoiceBenchmark:
         if item.options_text and self.shows_options(item, convention):
             question += f" Options:\n{item.options_text}"
         return f"{question}\n{instruction}"
+
+    def messages(
+        self, item: Item, convention: Convention = "authors", system_prompt: str | None = None
+    ) -> list[Message]:
+        """Return the conversation that asks a question; without a system turn when there is no `system_prompt`."""
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        return [*system, {"role": "user", "content": f"{IMAGE_TAG}{self.prompt(item, convention)}"}]
+
+    def is_right(self, item: Item, response: str, convention: Convention) -> bool:
+        """Say whether the answer of a response is the right letter, by the rule of the convention."""
+        return self.rules[convention](response, item.options) == item.answer
 
     def _checked(self, item: Item) -> Item:
         if item.category not in self.categories:

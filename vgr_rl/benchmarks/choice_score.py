@@ -1,15 +1,14 @@
-"""Scores of a multiple-choice benchmark: the official numbers, and beside them what they do not show."""
+"""Scores of a benchmark whose questions have one answer: the official numbers, and what they do not show."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
-from vgr_rl.benchmarks.answers import Convention, Rule
-from vgr_rl.benchmarks.choice import ChoiceBenchmark, Item
+from vgr_rl.benchmarks.answers import Convention
+from vgr_rl.benchmarks.choice import Benchmark, Item
 from vgr_rl.benchmarks.intervals import bootstrap
 from vgr_rl.benchmarks.predictions import Prediction
-from vgr_rl.data.images import upright_size
 from vgr_rl.grounding import ImageGeometry, Size, Trace, best_iou, parse_trace
 
 Key = TypeVar("Key", bound=Hashable)
@@ -23,7 +22,7 @@ class Graded(NamedTuple):
 
     Attributes:
         item: the question.
-        correct: whether the answer is right.
+        correct: whether the answer is right; None where there is none to grade.
         iou: mean over true boxes of the best IoU with a predicted one; None without true boxes.
         precision: the mean over predicted boxes of the best IoU with a true one, 0 without any; None without true ones.
         boxes: valid predicted boxes.
@@ -32,7 +31,7 @@ class Graded(NamedTuple):
     """
 
     item: Item
-    correct: bool
+    correct: bool | None
     iou: float | None
     precision: float | None
     boxes: int = 0
@@ -46,7 +45,7 @@ class Graded(NamedTuple):
 
 
 def grade(
-    items: Sequence[Item], predictions: Mapping[str, Prediction], benchmark: ChoiceBenchmark, convention: Convention
+    items: Sequence[Item], predictions: Mapping[str, Prediction], benchmark: Benchmark, convention: Convention
 ) -> list[Graded]:
     """Grade the response to each item; one without a prediction is wrong and hits no box.
 
@@ -57,9 +56,7 @@ def grade(
     Raises:
         ValueError: if an image is needed for its size and cannot be read.
     """
-    rule = benchmark.rules[convention]
-    within_think = convention == "vlmevalkit"
-    return [_grade(item, predictions.get(item.key), rule, within_think) for item in items]
+    return [_grade(item, predictions.get(item.key), benchmark, convention) for item in items]
 
 
 def summarise(graded: Sequence[Graded], categories: Iterable[str], seed: int = 0) -> dict[str, Any]:
@@ -70,11 +67,11 @@ def summarise(graded: Sequence[Graded], categories: Iterable[str], seed: int = 0
 
     Args:
         graded: at least one.
-        categories: their order in the result.
+        categories: their order in the result; others follow.
         seed: of the bootstrap.
     """
     found = _grouped(graded, [row.item.category for row in graded])
-    by_category = {name: found[name] for name in categories if name in found}
+    by_category = {name: found[name] for name in (*categories, *found) if name in found}
     by_group = _grouped(graded, [row.item.category.partition("/")[0] for row in graded])
     answered = [row for row in graded if row.truncated is not None]
     openers = sum(row.boxes + row.malformed for row in answered)
@@ -107,19 +104,20 @@ def summarise(graded: Sequence[Graded], categories: Iterable[str], seed: int = 0
     }
 
 
-def _grade(item: Item, prediction: Prediction | None, rule: Rule, within_think: bool) -> Graded:
+def _grade(item: Item, prediction: Prediction | None, benchmark: Benchmark, convention: Convention) -> Graded:
     targets = item.targets_orig_px
     if prediction is None:
-        return Graded(item, False, *((0.0, 0.0) if targets else (None, None)))
+        graded = benchmark.is_right(item, "", convention) is not None
+        return Graded(item, False if graded else None, *((0.0, 0.0) if targets else (None, None)))
     trace = trace_of(item, prediction)
     start, stop = 0, len(trace.text)
-    if within_think and trace.think_span and "<think>" in prediction.response:
+    if convention == "vlmevalkit" and trace.think_span and "<think>" in prediction.response:
         start, stop = trace.think_span
     preds = [box.box_orig_px for box in trace.boxes if start <= box.span[0] and box.span[1] <= stop]
     of_preds, of_targets = best_iou(preds, targets)
     return Graded(
         item,
-        correct=rule(prediction.response, item.options) == item.answer,
+        correct=benchmark.is_right(item, prediction.response, convention),
         iou=fmean(of_targets) if targets else None,
         precision=(fmean(of_preds) if preds else 0.0) if targets else None,
         boxes=len(preds),
@@ -136,13 +134,7 @@ def trace_of(item: Item, prediction: Prediction) -> Trace:
     """
     if prediction.model_size is None:
         return parse_trace(prediction.response, _RAW, "orig_px")
-    if item.image is None:
-        raise ValueError(f"index={item.key} has model_size={list(prediction.model_size)} but --data has no image of it")
-    try:
-        size = upright_size({"bytes": item.image(), "path": None})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"index={item.key}: the size of its image is needed for model_size: {error}") from error
-    return parse_trace(prediction.response, ImageGeometry(size, prediction.model_size), "model_px")
+    return parse_trace(prediction.response, ImageGeometry(item.stored_size(), prediction.model_size), "model_px")
 
 
 def _unfinished(response: str, trace: Trace) -> bool:
@@ -153,23 +145,24 @@ def _unfinished(response: str, trace: Trace) -> bool:
 def _scores(rows: Sequence[Graded]) -> dict[str, Any]:
     return {
         "n": len(rows),
-        "correct": sum(row.correct for row in rows),
+        "correct": sum(row.correct is True for row in rows),
         "accuracy": _accuracy(rows),
         "miou": _mean([row.iou for row in rows]),
     }
 
 
-def _accuracy(rows: Sequence[Graded]) -> float:
+def _accuracy(rows: Sequence[Graded]) -> float | None:
     cycles = _grouped(rows, [row.item.cycle for row in rows])
-    return fmean(fmean(row.correct for row in cycle) for cycle in cycles.values())
+    return _mean([_mean([row.correct for row in cycle]) for cycle in cycles.values()])
 
 
 def _intervals(rows: Sequence[Graded], seed: int) -> dict[str, Any]:
     questions = _questions(rows)
-    right = [sum(row.correct for row in question) for question in questions]
+    right = [sum(row.correct is True for row in question) for question in questions]
+    known = [sum(row.correct is not None for row in question) for question in questions]
     ious = [row.iou for row in rows if row.iou is not None]
     return {
-        "accuracy": bootstrap(right, list(map(len, questions)), seed),
+        "accuracy": bootstrap(right, known, seed),
         "miou": bootstrap(ious, [1] * len(ious), seed) if ious else None,
     }
 

@@ -15,14 +15,14 @@ def draw_histogram(graded: Sequence[Graded], title: str, paths: Sequence[Path]) 
     """Draw the IoU of each question, right and wrong answers stacked: of all, then of each protocol.
 
     Args:
-        graded: questions; those without true boxes are left out.
+        graded: questions; those without true boxes, or an answer to grade, are left out.
         title: stands above the figure.
         paths: .png, .svg and .pdf files.
 
     Raises:
         ValueError: if no question has true boxes, or the name has another ending.
     """
-    rows = [row for row in graded if row.iou is not None]
+    rows = [row for row in graded if row.iou is not None and row.correct is not None]
     if not rows:
         raise ValueError(f"--figure={paths[0]}: {title} has no true boxes to draw a histogram of")
     if other := [path for path in paths if path.suffix not in SUFFIXES]:

@@ -1,4 +1,4 @@
-"""Answer a multiple-choice benchmark greedily, with a model on vLLM or behind an endpoint, and score the responses."""
+"""Answer a benchmark greedily, with a model on vLLM or behind an endpoint, and score the responses."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from vgr_rl.benchmarks.answers import CONVENTIONS, Convention
-from vgr_rl.benchmarks.choice import INSTRUCTION, ChoiceBenchmark, Item
+from vgr_rl.benchmarks.choice import INSTRUCTION, Benchmark, Item
 from vgr_rl.benchmarks.endpoint import Endpoint, Request
 from vgr_rl.benchmarks.heldout import Progress
 from vgr_rl.benchmarks.serve import Prompt, Response, ServedModel, Server
 from vgr_rl.benchmarks.store import RowFile, check_settings, fingerprint, write_json
-from vgr_rl.benchmarks.suite import CHOICE, find_data, score
-from vgr_rl.data.images import upright_size
+from vgr_rl.benchmarks.suite import CHOICE, RUNNABLE, find_data, score
 from vgr_rl.grounding import Frame, ResizeRule, Size
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class BenchmarkRun:
     served_name: str | None = None
     api_key_env: str | None = None
     convention: Convention = "authors"
-    system_prompt: str = ""
+    system_prompt: str | None = None
     limit: int | None = None
     max_new_tokens: int = 1024
     concurrency: int = 256
@@ -49,8 +48,8 @@ class BenchmarkRun:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.benchmark not in CHOICE:
-            raise ValueError(f"benchmark={self.benchmark} but a model can be run on {', '.join(CHOICE)}")
+        if self.benchmark not in RUNNABLE:
+            raise ValueError(f"benchmark={self.benchmark} but a model can be run on {', '.join(RUNNABLE)}")
         if self.convention not in CONVENTIONS:
             raise ValueError(f"convention={self.convention} but expected one of {', '.join(CONVENTIONS)}")
         if self.url is None and (self.served_name or self.api_key_env):
@@ -70,7 +69,7 @@ class BenchmarkRun:
             "data": fingerprint(data),
             "convention": self.convention,
             "system_prompt": self.system_prompt,
-            "instruction": INSTRUCTION,
+            "instruction": INSTRUCTION if self.benchmark in CHOICE else None,
             "decoding": "greedy",
             "max_new_tokens": self.max_new_tokens,
             "prefill": self.prefill,
@@ -89,9 +88,9 @@ def run(task: BenchmarkRun, progress: Progress) -> dict[str, Any]:
     Raises:
         ValueError: for bad settings or data, and when `out` holds a run with other settings.
     """
-    benchmark = CHOICE[task.benchmark]
+    benchmark = RUNNABLE[task.benchmark]
     data = find_data(task.benchmark, task.data)
-    items = {item.key: item for item in benchmark.load(data)[: task.limit]}
+    items = {item.key: item for item in benchmark.load(data, task.limit)}
     model = _model(task)
     predictions = task.out / "predictions.jsonl"
     if task.overwrite:
@@ -127,12 +126,12 @@ def _model(task: BenchmarkRun) -> ServedModel | None:
 
 
 def _answer(
-    task: BenchmarkRun, benchmark: ChoiceBenchmark, model: ServedModel | None, todo: Sequence[Item]
+    task: BenchmarkRun, benchmark: Benchmark, model: ServedModel | None, todo: Sequence[Item]
 ) -> Iterator[tuple[Response, Size | None]]:
     """Yield the responses as they finish, each with the size whose pixels its boxes are written in."""
     if not todo:
         return
-    sizes = {item.key: _size(item) for item in todo}
+    sizes = {item.key: item.stored_size() for item in todo}
     frame, resize = (task.frame, None) if model is None else (model.frame, model.resize)
     if task.url:
         responses = _from_endpoint(task, benchmark, todo)
@@ -143,11 +142,11 @@ def _answer(
         yield response, written_size(frame, resize, sizes[response.id])
 
 
-def _from_endpoint(task: BenchmarkRun, benchmark: ChoiceBenchmark, todo: Sequence[Item]) -> Iterator[Response]:
+def _from_endpoint(task: BenchmarkRun, benchmark: Benchmark, todo: Sequence[Item]) -> Iterator[Response]:
     assert task.url is not None
     name = task.served_name or task.model
     endpoint = Endpoint(task.url, name, task.prefill, task.api_key_env, task.processor_kwargs)
-    requests = (Request(item.key, _messages(task, benchmark, item), [{"bytes": _image(item)}]) for item in todo)
+    requests = (Request(item.key, _messages(task, benchmark, item), item.encoded_images()) for item in todo)
     for (response,) in endpoint.stream(
         requests, concurrency=task.concurrency, temperature=0.0, max_tokens=task.max_new_tokens, seed=0
     ):
@@ -156,15 +155,16 @@ def _from_endpoint(task: BenchmarkRun, benchmark: ChoiceBenchmark, todo: Sequenc
 
 def _in_process(
     task: BenchmarkRun,
-    benchmark: ChoiceBenchmark,
+    benchmark: Benchmark,
     model: ServedModel,
     todo: Sequence[Item],
     sizes: Mapping[str, Size],
 ) -> Iterator[Response]:
-    def prompt(item: Item, image: Mapping[str, Any]) -> Prompt:
-        return model.prompt(item.key, _messages(task, benchmark, item), [image], sizes[item.key], Path())
+    def prompt(item: Item, images: Sequence[Mapping[str, Any]]) -> Prompt:
+        return model.prompt(item.key, _messages(task, benchmark, item), images, sizes[item.key], Path())
 
-    longest = max((prompt(item, {}) for item in todo), key=lambda each: each.length)
+    images = {item.key: 1 + len(item.further_images) for item in todo}
+    longest = max((prompt(item, [{}] * images[item.key]) for item in todo), key=lambda each: each.length)
     length = longest.length + task.max_new_tokens
     if length > model.context:
         raise ValueError(
@@ -173,17 +173,22 @@ def _in_process(
         )
     log.info("starting vLLM (about half a minute on a CPU)")
     engine = {**task.engine_kwargs, "mm_processor_kwargs": dict(task.processor_kwargs) or None}
-    server = Server(model, max_model_len=length, concurrency=task.concurrency, engine_kwargs=engine)
+    server = Server(
+        model,
+        max_model_len=length,
+        concurrency=task.concurrency,
+        max_images=max(images.values()),
+        engine_kwargs=engine,
+    )
     try:
-        prompts = (prompt(item, {"bytes": _image(item)}) for item in todo)  # read when its turn comes
+        prompts = (prompt(item, item.encoded_images()) for item in todo)  # read when its turn comes
         yield from server.stream(prompts, temperature=0.0, max_tokens=task.max_new_tokens, seed=0)
     finally:
         server.close()
 
 
-def _messages(task: BenchmarkRun, benchmark: ChoiceBenchmark, item: Item) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": task.system_prompt}] if task.system_prompt else []
-    return [*system, {"role": "user", "content": f"<image>{benchmark.prompt(item, task.convention)}"}]
+def _messages(task: BenchmarkRun, benchmark: Benchmark, item: Item) -> list[dict[str, str]]:
+    return benchmark.messages(item, task.convention, task.system_prompt)
 
 
 def written_size(frame: Frame | None, resize: ResizeRule | None, stored: Size) -> Size | None:
@@ -197,16 +202,3 @@ def _row(response: Response, model_size: Size | None) -> dict[str, Any]:
     row = {"id": response.id, "key": response.id, "response": response.text}
     size = {} if model_size is None else {"model_size": list(model_size)}
     return {**row, **size, "truncated": response.truncated, "length": response.length}
-
-
-def _size(item: Item) -> Size:
-    try:
-        return upright_size({"bytes": _image(item), "path": None})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"index={item.key}: image {error}") from error
-
-
-def _image(item: Item) -> bytes:
-    if item.image is None:
-        raise ValueError(f"index={item.key}: image is empty")
-    return item.image()

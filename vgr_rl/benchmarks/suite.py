@@ -8,18 +8,22 @@ from typing import Any
 
 from vgr_rl.benchmarks import vrt_bench
 from vgr_rl.benchmarks.answers import Convention
-from vgr_rl.benchmarks.choice import ChoiceBenchmark
+from vgr_rl.benchmarks.choice import Benchmark, ChoiceBenchmark, Item
 from vgr_rl.benchmarks.choice_score import Graded, grade, summarise
 from vgr_rl.benchmarks.hrbench import HRBENCH_4K, HRBENCH_8K
 from vgr_rl.benchmarks.mme_realworld import MME_REALWORLD_LITE
 from vgr_rl.benchmarks.predictions import Predictions, read_predictions
+from vgr_rl.benchmarks.samples import SAMPLES
 from vgr_rl.benchmarks.treebench import TREEBENCH
 from vgr_rl.benchmarks.vstar import VSTAR
 
 CHOICE: Mapping[str, ChoiceBenchmark] = {
     benchmark.name: benchmark for benchmark in (TREEBENCH, VSTAR, HRBENCH_4K, HRBENCH_8K, MME_REALWORLD_LITE)
 }
-NAMES = (*CHOICE, vrt_bench.NAME)
+RUNNABLE: Mapping[str, Benchmark] = {**CHOICE, SAMPLES.name: SAMPLES}
+"""The benchmarks that a model can be run on."""
+
+NAMES = (*RUNNABLE, vrt_bench.NAME)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -32,7 +36,7 @@ class Scored:
         result: the scores, as JSON types.
         predictions: the predictions that were used, and what is wrong with others.
         differences: in what the data differ from the published benchmark.
-        graded: each question of a multiple-choice benchmark; empty for others.
+        graded: each question; empty for VRT-Bench.
     """
 
     result: dict[str, Any]
@@ -64,27 +68,43 @@ def score(
     Raises:
         ValueError: if a file cannot be used; names file, row, field and value.
     """
-    graded: list[Graded] = []
-    if name in CHOICE:
-        benchmark = CHOICE[name]
-        items = benchmark.load(data)[:limit]
+    if name in RUNNABLE:
+        items = RUNNABLE[name].load(data, limit)
         read = read_predictions(predictions, [item.key for item in items])
-        graded = grade(items, read.by_key, benchmark, convention)
-        differences, result = benchmark.differences(items), summarise(graded, benchmark.categories, seed)
-    else:
-        samples = vrt_bench.load(data)[:limit]
-        read = read_predictions(predictions, [item.key for item in samples])
-        differences = vrt_bench.differences(samples)
-        result = vrt_bench.summarise(vrt_bench.grade(samples, read.by_key), seed)
-    result["extra"] = {
-        "benchmark": name,
-        "name": _label(predictions),
-        "convention": convention,
-        "whole_benchmark": not differences,
-        **read.counts(),
-        **result["extra"],
-    }
-    return Scored(result, read, differences, graded)
+        return score_items(RUNNABLE[name], items, read, _label(predictions), convention, seed)
+    samples = vrt_bench.load(data)[:limit]
+    read = read_predictions(predictions, [item.key for item in samples])
+    differences = vrt_bench.differences(samples)
+    result = vrt_bench.summarise(vrt_bench.grade(samples, read.by_key), seed)
+    described = _described(result, name, _label(predictions), convention, differences, read)
+    return Scored(described, read, differences)
+
+
+def score_items(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    predictions: Predictions,
+    label: str,
+    convention: Convention = "authors",
+    seed: int = 0,
+) -> Scored:
+    """Score predictions on questions that have been read; `label` is what tables call the model."""
+    graded = grade(items, predictions.by_key, benchmark, convention)
+    differences, result = benchmark.differences(items), summarise(graded, benchmark.categories, seed)
+    described = _described(result, benchmark.name, label, convention, differences, predictions)
+    return Scored(described, predictions, differences, graded)
+
+
+def _described(
+    result: dict[str, Any],
+    name: str,
+    label: str,
+    convention: Convention,
+    differences: Sequence[str],
+    predictions: Predictions,
+) -> dict[str, Any]:
+    description = {"benchmark": name, "name": label, "convention": convention, "whole_benchmark": not differences}
+    return {**result, "extra": {**description, **predictions.counts(), **result["extra"]}}
 
 
 def find_data(name: str, data: str) -> Path:
@@ -92,13 +112,18 @@ def find_data(name: str, data: str) -> Path:
 
     Args:
         name: one of `NAMES`.
-        data: path of the file, of the folder that has it under its published name, or `OWNER/NAME` on the hub.
+        data: path of the file, of the folder that has it under its published name, or `OWNER/NAME` on the hub; for
+            `samples` the parquet's.
 
     Raises:
         ValueError: if there is no such file.
     """
-    repository, file = CHOICE[name].hub if name in CHOICE else vrt_bench.HUB
     path = Path(data)
+    if name == SAMPLES.name:
+        if not path.is_file():
+            raise ValueError(f"data={data}: no such file; give a parquet of samples")
+        return path
+    repository, file = CHOICE[name].hub if name in CHOICE else vrt_bench.HUB
     if path.is_dir():
         path = path / file
     if path.exists():
@@ -132,7 +157,7 @@ def benchmark_name(text: str) -> str:
 
 def title(name: str) -> str:
     """Return what people call the benchmark `name`."""
-    return CHOICE[name].title if name in CHOICE else vrt_bench.TITLE
+    return RUNNABLE[name].title if name in RUNNABLE else vrt_bench.TITLE
 
 
 def _label(predictions: Path) -> str:

@@ -43,10 +43,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of one benchmark, shares in percent."""
+    """A table of one benchmark, shares in percent; `source` of the published rows, None where there are none."""
 
     title: str
-    source: str
+    source: str | None
     columns: Sequence[Column]
     lines: Sequence[Line]
 
@@ -106,6 +106,10 @@ def _at(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
+def _caption(table: Table) -> str:
+    return f"{table.title}; published rows: {table.source}" if table.source else table.title
+
+
 def _padded(values: Sequence[float | None], count: int) -> list[float | None]:
     return [*values, *[None] * (count - len(values))]
 
@@ -124,7 +128,7 @@ def _markdown(table: Table) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, f"|---{'|---:' * len(titles)}|")
     footer = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
-    return "\n".join([*lines, "", f"{table.title}; published rows: {table.source}.", *footer]) + "\n"
+    return "\n".join([*lines, "", f"{_caption(table)}.", *footer]) + "\n"
 
 
 def _latex(table: Table) -> str:
@@ -134,7 +138,7 @@ def _latex(table: Table) -> str:
         groups = [*groups[:-1], (column.group, groups[-1][1] + 1)] if same else [*groups, (column.group, 1)]
     head = [rf"\multicolumn{{{width}}}{{c}}{{{group.translate(_TEX)}}}" for group, width in groups]
     lines = [
-        f"% {table.title}; published rows: {table.source}",
+        f"% {_caption(table)}",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         rf" & {' & '.join(head)} \\",
