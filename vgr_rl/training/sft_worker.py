@@ -89,6 +89,8 @@ class ColdStartTrainer(sft_trainer.SFTTrainer):
 
     def fit(self) -> None:
         """Train from the resumed step to the last one."""
+        if self.val_dataloader is None:
+            self.test_freq = -1  # verl validates every test_freq steps also when there is nothing to validate on
         run_log = RunLog(self.config.run_dir)
         steps, log_every = self.total_training_steps, self.config.log_every
 
