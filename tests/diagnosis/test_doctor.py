@@ -97,3 +97,9 @@ def test_what_is_no_run_is_refused(runs: ModuleType, tmp_path: Path, caplog: pyt
     spoil(run_dir)
     assert main([str(run_dir)]) == 2
     assert str(run_dir) in caplog.text
+
+
+def test_a_folder_of_runs_points_on_to_them(runs: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run_dir = runs.write_run(tmp_path / "demo" / "grpo", steps=1)
+    assert main([str(run_dir.parent)]) == 2
+    assert f"such as {run_dir}" in caplog.text

@@ -18,9 +18,11 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vgr_rl.config.resolvers import asset_path
+from vgr_rl.monitoring.metric_names import meaning
 from vgr_rl.prepare import main as prepare
 from vgr_rl.training.data_order import batch_indices
 
@@ -89,7 +91,7 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "a"
     shared = {path.name for path in Path("/dev/shm").iterdir()}
     result = train(run_dir, data, "trainer.total_training_steps=5", "trainer.save_freq=5", "model.freeze=[vision]",
-                   "trainer.logger=[tensorboard,wandb]")  # fmt: skip
+                   "trainer.logger=[tensorboard,wandb]", "trainer.test_freq=5", "pictures.every_n_steps=2")  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     assert not leftovers(shared)
     return run_dir
@@ -137,6 +139,20 @@ def test_the_run_directory_is_complete(uninterrupted: Path) -> None:
         assert (uninterrupted / name).exists(), name
     assert list((uninterrupted / "tensorboard").glob("events*"))
     assert list((uninterrupted / "wandb").glob("*offline*"))
+
+
+def test_rollouts_are_shown_and_every_metric_is_documented(uninterrupted: Path) -> None:
+    shown = uninterrupted / "wandb" / "latest-run" / "files" / "media"
+    for name, steps in (("rollouts", (1, 2, 4)), ("validation", (5,))):
+        assert len(list((shown / "metadata" / "boxes2D" / name).glob("*.json"))) > 0
+        assert len(list((shown / "images" / name).glob("*.png"))) == 4 * len(steps)
+        tables = [json.loads(path.read_text()) for path in (shown / "table" / name).glob("*.json")]
+        assert sorted(row[0] for table in tables for row in table["data"]) == [step for step in steps for _ in range(4)]
+    events = EventAccumulator(str(uninterrupted / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert [image.step for image in events.Images("rollouts/1")] == [1, 2, 4]
+    assert [image.step for image in events.Images("validation/4")] == [5]
+    logged = {name for line in lines(uninterrupted / "metrics.jsonl") for name in line["data"]}
+    assert "timing_s/pictures" in logged and [name for name in sorted(logged) if meaning(name) is None] == []
 
 
 def test_an_interrupted_run_with_two_workers_sees_the_same_batches(

@@ -64,7 +64,7 @@ def problems(config: DictConfig) -> str:
 
 def test_our_keys_come_first_and_every_verl_key_is_reachable() -> None:
     config = compose_config("actor_rollout_ref.actor.clip_ratio_high=0.28")
-    assert list(config)[:5] == ["run_dir", "dry_run", "seed", "log_every_nth_group", "guards"]
+    assert list(config)[:5] == ["run_dir", "dry_run", "seed", "log_every_nth_group", "pictures"]
     assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
     assert config.trainer.v1.trainer_mode == "evidence"
 
@@ -106,6 +106,7 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
     ("override", "message"),
     [
         ("model.path=/nowhere", "model.path=/nowhere but there is no config.json"),
+        ("pictures.rollouts=-1", "pictures.rollouts=-1 but expected a whole number"),
         ("model.frame=pixels", "model.frame=pixels but expected auto"),
         ("data.train_files=/nowhere.parquet", "data.train_files"),
         ("data.max_prompt_length=40", "data.max_prompt_length=40 but sample tiny-"),
@@ -131,6 +132,10 @@ def test_the_plan_says_what_will_happen(tiny: Path) -> None:
 )
 def test_bad_input_names_the_knob(tiny: Path, override: str, message: str) -> None:
     assert message in problems(tiny_config(tiny, override))
+
+
+def test_a_run_directory_points_on_to_its_model(tiny: Path) -> None:
+    assert f"did you mean {tiny}/model?" in problems(tiny_config(tiny, f"model.path={tiny}"))
 
 
 def test_every_image_of_a_row_counts_and_one_that_no_processor_takes_is_named(tiny: Path, tmp_path: Path) -> None:

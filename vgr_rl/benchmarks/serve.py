@@ -90,7 +90,8 @@ class ServedModel:
             ValueError: when the folder holds no model, or the family's frame is unknown.
         """
         if is_local(path) and not (Path(path) / "config.json").is_file():
-            raise ValueError(f"model={path} has no config.json; give a Hugging Face folder (a merged checkpoint)")
+            hint = f", such as {merged}" if (merged := Path(path) / "model").is_dir() else ""
+            raise ValueError(f"model={path} has no config.json; give a Hugging Face folder (a merged checkpoint){hint}")
         from transformers import AutoConfig, AutoProcessor
 
         try:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from vgr_rl.config.recipes import list_recipes
+
 
 def asset_path(name: str) -> str:
     """Return the folder of a checkpoint that ships with the package (`vgr_rl/tiny/assets/<name>`)."""
@@ -28,7 +30,13 @@ def _keys_of(file: str) -> str:
     return f"{group}:  # of {file}\n\n{textwrap.indent(text, '  ')}"
 
 
+def recipe_names(entry: str) -> str:
+    """Return the recipes of an entry, for `--help`."""
+    return ", ".join(list_recipes(entry))
+
+
 def register() -> None:
-    """Register `${vgr.asset:NAME}` and `${vgr.own_keys:FILE,…}`; safe to call again."""
+    """Register `${vgr.asset:NAME}`, `${vgr.own_keys:FILE,…}` and `${vgr.recipes:ENTRY}`; safe to call again."""
     OmegaConf.register_new_resolver("vgr.asset", asset_path, replace=True)
     OmegaConf.register_new_resolver("vgr.own_keys", own_keys, replace=True)
+    OmegaConf.register_new_resolver("vgr.recipes", recipe_names, replace=True)

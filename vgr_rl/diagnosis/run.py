@@ -120,8 +120,10 @@ def read_run(path: Path) -> Run:
     """
     config = path / "config.yaml"
     if not config.is_file() and not (path / METRICS).is_file():
+        inside = ", ".join(str(samples.parent) for samples in sorted(path.glob(f"*/{SAMPLES}"))[:5])
         raise ValueError(
             f"{path} holds neither config.yaml nor {METRICS}; expected a run directory of `python -m vgr_rl.main`"
+            + (f", such as {inside}" if inside else "")
         )
     metrics: dict[str, dict[int, float | None]] = {}
     for line in _read_lines(path / METRICS):

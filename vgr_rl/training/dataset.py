@@ -3,6 +3,7 @@
 import bisect
 import io
 import itertools
+import json
 import os
 import re
 from pathlib import Path
@@ -40,6 +41,19 @@ class EvidenceDataset(RLHFDataset):
         file = bisect.bisect_right(self._file_ends, index)
         before = self._file_ends[file - 1] if file else 0
         return str(Path(self.data_files[file]).resolve()), index - before
+
+    def sample_id(self, index: int) -> str:
+        """Return the id of a sample."""
+        return str(json.loads(self.dataframe[index]["extra_info"]["sample"])["id"])
+
+    def image(self, index: int) -> Image.Image:
+        """Return the first image of a sample, decoded: the one that its boxes refer to.
+
+        Raises:
+            OSError: it cannot be read any more.
+        """
+        row = self.dataframe[index]
+        return decode_image(_encoded(row[self.image_key][0], row["image_root"]))
 
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
         root = example.pop("image_root")

@@ -83,9 +83,14 @@ def build_rewards(reward: Mapping[str, Any]) -> RewardSets:
 
 
 def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
-    """Return the part of a samples.jsonl row that the grade and the sample determine."""
+    """Return the part of a samples.jsonl row that the grade and the sample determine.
+
+    `masks` (of `[SEG]`, null for one that could not be decoded) and `target_masks` are there where there are any: COCO
+    run lengths at the stored size.
+    """
     composed, trace = grade.composed, grade.trace
     failed = composed.status == "failed"
+    target_masks = [target.mask_rle for target in sample.targets if target.mask_rle is not None]
     return {
         "id": sample.id,
         "data_source": sample.data_source,
@@ -103,7 +108,10 @@ def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
         "malformed_boxes": trace.malformed,
         "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
         "targets_orig_px": [list(box) for box in sample.target_boxes],
+        "target_names": [target.name for target in sample.targets if target.box_orig_px is not None],
         "image_size": list(sample.image_size),
+        **({} if trace.masks is None else {"masks": list(trace.masks)}),
+        **({"target_masks": target_masks} if target_masks else {}),
     }
 
 

@@ -61,7 +61,8 @@ class ModelSpec:
 
         folder = os.path.expanduser(path)
         if is_local(path) and not (Path(folder) / "config.json").is_file():
-            raise ConfigError(f"model.path={path} but there is no config.json in that folder")
+            hint = f"; did you mean {trained}?" if (trained := Path(path) / "model").is_dir() else ""
+            raise ConfigError(f"model.path={path} but there is no config.json in that folder{hint}")
         try:
             hf_config = AutoConfig.from_pretrained(folder)
             image_processor = AutoImageProcessor.from_pretrained(folder)

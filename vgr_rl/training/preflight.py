@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from vgr_rl.data.images import upright_size
 from vgr_rl.data.schema import IMAGE_TAG, Row, resolve_image
 from vgr_rl.grounding.frames import Size
+from vgr_rl.monitoring import pictures
 from vgr_rl.training.memory import COMPONENTS
 from vgr_rl.training.model_spec import ModelSpec
 
@@ -85,7 +86,7 @@ def check_values(config: DictConfig) -> list[str]:
         problems.append(
             f"model.freeze={list(config.model.freeze)} but expected some, not all, of {', '.join(COMPONENTS)}"
         )
-    return problems
+    return problems + pictures.problems(config)
 
 
 def check_batch(config: DictConfig, train_samples: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
+from PIL import Image
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils import tensordict_utils as tu
@@ -16,6 +18,8 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from vgr_rl.errors import ConfigError
 from vgr_rl.judge.pool import PoolRewards
+from vgr_rl.monitoring.dashboard import add_tensorboard_layout
+from vgr_rl.monitoring.pictures import RolloutPictures, trackers
 from vgr_rl.training import advantage
 from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
@@ -102,6 +106,13 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
     def _attach_run_log(self) -> None:
         if "run_log" not in self.logger.logger:
             self.run_log.forget_after(self.global_steps - 1 if self.global_steps else 0)
+            self.pictures = RolloutPictures(
+                trackers(self.logger.logger),
+                **self.config.pictures,
+                unreadable=lambda problem: self.run_log.event(problem, "warning"),
+            )
+            if "tensorboard" in self.logger.logger:
+                add_tensorboard_layout(self.logger.logger["tensorboard"].writer)
             self.logger.logger["run_log"] = self.run_log
 
     def on_sample_begin(self) -> None:
@@ -177,6 +188,9 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
         if isinstance(self.reward_loop_manager, PoolRewards):
             metrics["judge/restarts"] = float(self.reward_loop_manager.restarts)
         self.run_log.samples(self._sample_lines(rows))
+        started_s = time.perf_counter()
+        self.pictures.train(rows, global_steps, self._image)
+        metrics["timing_s/pictures"] = time.perf_counter() - started_s
         response_tokens = sum(row["length"] for row in rows)
         try:
             for warning in self.guards.check(metrics, response_tokens):
@@ -187,6 +201,23 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
             if isinstance(error, RewardsFailing) and not self._checkpoint_folder().exists():
                 self._save_checkpoint()
             raise
+
+    def _val_metrics_update(
+        self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        details = reward_extra_infos_dict.get(DETAIL, [])
+        places = {self.val_dataset.sample_id(i): i for i in self.pictures.followed(len(self.val_dataset))}
+        rows = {row["id"]: row for row in map(json.loads, reversed(details)) if row["id"] in places}
+        followed = [rows[name] for name in places if name in rows]
+        self.pictures.validation(followed, self.global_steps, lambda row: self.val_dataset.image(places[row["id"]]))
+        metrics: dict[str, float] = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
+        )
+        return metrics
+
+    def _image(self, row: Mapping[str, Any]) -> Image.Image | None:
+        index = self._index_of_uid.get(row["group"])
+        return None if index is None else self.train_dataset.image(index)
 
     def _rollout_rows(self, batch: KVBatchMeta) -> list[dict[str, Any]]:
         fields = ["extra_fields", "advantages"]

@@ -1,0 +1,93 @@
+"""Overlays in the two trackers that show pictures: native ones in wandb, drawn ones in TensorBoard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from vgr_rl.monitoring.overlay import Kind, Overlay
+
+CLASSES: dict[Kind, int] = {"true": 0, "predicted": 1}
+COLUMNS = ("step", "picture", "id", "question", "response", "answer", "answered", "score", "advantage", "reward parts")
+
+
+class Tracker(Protocol):
+    """What shows overlays."""
+
+    def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
+        """Send the overlays of a step, in an order that stays the same from step to step, under a name."""
+
+
+class WandbTracker:
+    """Sends `<name>/pictures`, images whose boxes and masks can be switched on and off, and `<name>/table`.
+
+    Args:
+        wandb: the module, with a run that goes on.
+    """
+
+    def __init__(self, wandb: Any) -> None:
+        self._wandb = wandb
+        self._tables: dict[str, Any] = {}
+
+    def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
+        """Send overlays and their texts; the table grows by a row for each."""
+        table = self._tables.setdefault(name, self._wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL"))
+        for number, shown in enumerate(overlays, start=1):
+            table.add_data(step, number, *_cells(shown.row))
+        pictures = [self._picture(shown) for shown in overlays]
+        self._wandb.log({f"{name}/pictures": pictures, f"{name}/table": table}, step=step)
+
+    def _picture(self, shown: Overlay) -> Any:
+        labels = {number: kind for kind, number in CLASSES.items()}
+        boxes = {
+            kind: {"box_data": [_box_data(box, CLASSES[kind]) for box in shown.boxes[kind]], "class_labels": labels}
+            for kind in shown.boxes
+        }
+        masks = {
+            kind: {"mask_data": numbers, "class_labels": {n: f"{kind} {n}" for n in range(1, numbers.max() + 1)}}
+            for kind, numbers in shown.masks.items()
+        }
+        return self._wandb.Image(shown.picture, caption=shown.caption, boxes=boxes, masks=masks or None)
+
+
+class TensorboardTracker:
+    """Sends the images `<name>/<number>`, with everything drawn on them, and their texts.
+
+    Args:
+        writer: a `torch.utils.tensorboard.SummaryWriter`.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
+        """Send overlays and their texts."""
+        for number, shown in enumerate(overlays, start=1):
+            self._writer.add_image(f"{name}/{number}", np.asarray(shown.drawn()), step, dataformats="HWC")
+            cells = dict(zip(COLUMNS[2:], _cells(shown.row), strict=True))
+            text = "\n".join(f"{title}: {cell}" for title, cell in cells.items())
+            self._writer.add_text(f"{name}/{number}", _verbatim(text), step)
+
+
+def _box_data(box: Any, number: int) -> dict[str, Any]:
+    min_x, min_y, max_x, max_y = box.box_shown_px
+    return {
+        "position": {"minX": min_x, "minY": min_y, "maxX": max_x, "maxY": max_y},
+        "domain": "pixel",
+        "class_id": number,
+        "box_caption": box.label,
+        "scores": {} if box.iou is None else {"iou": round(box.iou, 4)},
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return a rollout as the cells of `COLUMNS` after the first two."""
+    question = "\n".join([row["question"], *(f"{chr(65 + n)}. {text}" for n, text in enumerate(row["options"]))])
+    texts = (row["id"], question, row["response"], row["answer"], row["predicted_answer"])
+    return (*texts, row["score"], row.get("advantage"), json.dumps(row["parts"]))
+
+
+def _verbatim(text: str) -> str:
+    """Return Markdown that shows a text as it is: TensorBoard would take a model's words for markup."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
