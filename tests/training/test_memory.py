@@ -73,7 +73,8 @@ def _needs(
 ) -> tuple[memory_plan.Needs, list[str]]:
     hf_config, counts, spec = _seven_b()
     cluster = Cluster(1, 8, int(gpu_gib * GIB) if gpu_gib else None, int(host_gib * GIB))
-    needs = memory_plan.estimate(config, hf_config, counts, spec, 6000, cluster)
+    judge = 72_706_203_648 if config.judge.name == "pool" else 0  # Qwen2.5-72B-Instruct
+    needs = memory_plan.estimate(config, hf_config, counts, spec, 6000, cluster, judge)
     return needs, memory_plan.check(needs, cluster)
 
 
@@ -196,6 +197,19 @@ def test_the_papers_recipe_fits_its_gpus() -> None:
 def test_what_does_not_fit_names_its_knob(values: dict[str, Any], gpu_gib: float, host_gib: float, knob: str) -> None:
     _, problems = _needs(_config("recipe=treevgr", **values), gpu_gib, host_gib)
     assert problems and all(knob in problem for problem in problems), problems
+
+
+def test_a_judge_in_a_pool_has_gpus_of_its_own() -> None:
+    pool = ("recipe=treevgr", "judge=pool", "hardware=8+8gpu", "judge.model=judge")
+    needs, problems = _needs(_config(*pool))
+    assert problems == [] and needs.judge["judge weights"] == 72_706_203_648 * 2 // 8
+    assert sum(needs.judge.values()) == int(0.85 * 80 * GIB)
+    two = {"reward__reward_model__rollout__tensor_model_parallel_size": 2}
+    for gpu_gib in (80, 64):  # 68 GiB of weights a GPU: as much as vLLM may take, and more than there is
+        _, problems = _needs(_config(*pool, **two, reward__reward_model__rollout__gpu_memory_utilization=0.8), gpu_gib)
+        assert problems and all("tensor_model_parallel_size" in problem for problem in problems), problems
+    on_cpu, _ = _needs(_config("judge=pool", "hardware=cpu", "judge.model=judge"))
+    assert on_cpu.judge == {} and on_cpu.host["judge weights"] == 72_706_203_648 * 4
 
 
 def test_what_is_offloaded_waits_on_the_host() -> None:

@@ -110,7 +110,7 @@ def test_the_plan_warns_of_responses_without_the_prefill(folder: Path) -> None:
     for row in rows[:3]:
         row.messages[-1]["content"] = row.messages[-1]["content"].removeprefix("<think>")
     write_sft(rows, folder / "train.parquet")
-    assert "3 of 8 responses do not start with data.prefill='<think>'" in _check(folder).lines()[-1]
+    assert "3 of 8 responses do not start with data.prefill='<think>'" in "\n".join(_check(folder).lines())
 
 
 @pytest.mark.parametrize(

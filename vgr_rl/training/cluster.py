@@ -1,6 +1,7 @@
 """The machines that a plan is for: this one, or those of `simulate`."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -28,8 +29,12 @@ class Cluster:
     host_bytes: int | None
 
     @classmethod
-    def of(cls, config: DictConfig) -> "Cluster":
+    def of(cls, config: DictConfig, on_ray: bool = True) -> "Cluster":
         """Return the simulated cluster, or this machine; nothing is known of a Ray cluster (RAY_ADDRESS).
+
+        Args:
+            config: of a run; `simulate` and `dry_run` are read.
+            on_ray: whether it runs on the Ray cluster, if there is one.
 
         Raises:
             ConfigError: a simulated cluster for more than a plan, or without its size.
@@ -37,7 +42,7 @@ class Cluster:
         given = config.simulate
         if any(value is not None for value in given.values()):
             return cls._simulated(config)
-        if os.environ.get("RAY_ADDRESS"):
+        if on_ray and os.environ.get("RAY_ADDRESS"):
             return cls(None, 0, None, None)
         import torch
 
@@ -60,12 +65,22 @@ class Cluster:
         """Return which GPUs policy and judge need that are not there."""
         if self.nodes is None:
             return check_accelerators(config)
-        if config.hardware.platform != "cuda":
-            return []
         trainer, judge = config.trainer, config.reward.reward_model
         pools = {"trainer": (trainer.nnodes, trainer.n_gpus_per_node)}
         if judge.enable_resource_pool:
             pools["reward.reward_model"] = (judge.nnodes, judge.n_gpus_per_node)
+        return self.too_small(config, pools)
+
+    def too_small(self, config: DictConfig, pools: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Return which GPUs of these pools a simulated cluster lacks.
+
+        Args:
+            config: of a run; `hardware` is read.
+            pools: nodes and GPUs of each, by the key that they are configured under.
+        """
+        if config.hardware.platform != "cuda":
+            return []
+        assert self.nodes is not None, "asked of a simulated cluster"
         problems = [
             f"hardware={config.hardware.name} needs {gpus} GPUs a node ({owner}.n_gpus_per_node) but a node has "
             f"{self.gpus_per_node}; choose another hardware or lower that number"

@@ -6,6 +6,10 @@ from typing import Any
 
 BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "half": 2}
 COMPONENTS = ("vision", "language", "head")
+_MOMENTS = 2  # of Adam
+
+Parts = Mapping[str, int]
+"""Bytes by part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,55 @@ class Shapes:
         return tokens * self.vocabulary * (2 * value_bytes + 4)
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a model is trained, as far as memory depends on it.
+
+    Attributes:
+        workers: processes that FSDP shards over.
+        lora_rank: of the adapters that train; 0: the weights train.
+        frozen: components that do not train.
+        state_bytes: of a stored weight, a gradient and a moment.
+        value_bytes: of a value in the forward pass.
+        tokens: of a micro-batch.
+        image_tokens: how many of these stand for images.
+        checkpointing: whether layers are computed again in the backward pass.
+    """
+
+    workers: int
+    lora_rank: int
+    frozen: frozenset[str]
+    state_bytes: int
+    value_bytes: int
+    tokens: int
+    image_tokens: int
+    checkpointing: bool
+
+    def state(self, shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the bytes of a worker's shard of the weights, the gradients and Adam's moments."""
+        total, adapters = sum(counts.values()), shapes.adapters(self.lora_rank)
+        trained = adapters or sum(count for part, count in counts.items() if part not in self.frozen)
+        return {
+            "weights": (total + adapters) * self.state_bytes // self.workers,
+            "gradients": trained * self.state_bytes // self.workers,
+            "optimiser": trained * self.state_bytes * _MOMENTS // self.workers,
+        }
+
+    def one_pass(self, shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the bytes that a forward and backward pass takes of a worker."""
+        unit = shapes.largest_unit(counts) if self.workers > 1 else 0
+        return {
+            "gathered layers": 2 * unit * self.value_bytes,  # one computes while the next one arrives
+            "activations": shapes.activations(self.tokens, self.image_tokens, self.value_bytes, self.checkpointing),
+            "logits": shapes.logits(self.tokens, self.value_bytes),
+        }
+
+
+def value_bytes(dtype: Any) -> int:
+    """Return the bytes of a value of a number type, by its name in a configuration; 2 for one not known here."""
+    return BYTES.get(str(dtype), 2)
+
+
 def _kept(tokens: int, layers: int, hidden: int, feed_forward: int, checkpointing: bool) -> int:
     layer = tokens * (16 * hidden + 4 * feed_forward)
     return layers * tokens * hidden + layer if checkpointing else layers * layer
@@ -112,6 +165,16 @@ def count_parameters(hf_config: Any) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         counts[parameter_component(name)] += parameter.numel()
     return counts
+
+
+def count_language_model(hf_config: Any) -> int:
+    """Count the parameters of a language model's checkpoint without its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(hf_config)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def parameter_component(name: str) -> str:

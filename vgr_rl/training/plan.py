@@ -62,13 +62,22 @@ def make_plan(config: DictConfig) -> Plan:
         raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
     hf_config = AutoConfig.from_pretrained(folder)
     counts = memory.count_parameters(hf_config)
-    needs = memory_plan.estimate(config, hf_config, counts, spec, train.longest, cluster)
+    judge = _judge_parameters(config)
+    needs = memory_plan.estimate(config, hf_config, counts, spec, train.longest, cluster, judge)
     facts = (
         *_facts(config, spec, train, val, counts),
         *needs.lines(),
         *(("but", problem) for problem in missing_gpus + memory_plan.check(needs, cluster)),
     )
     return Plan(facts, _total_steps(config, train.samples))
+
+
+def _judge_parameters(config: DictConfig) -> int:
+    from transformers import AutoConfig
+
+    if config.judge.name != "pool":
+        return 0
+    return memory.count_language_model(AutoConfig.from_pretrained(Path(config.judge.model).expanduser()))
 
 
 def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) -> list[str]:

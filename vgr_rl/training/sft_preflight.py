@@ -10,9 +10,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vgr_rl.data.schema import SftRow, write_sft
 from vgr_rl.data.sharegpt import read_conversations
 from vgr_rl.errors import ConfigError
+from vgr_rl.training import memory_plan, sft_memory
 from vgr_rl.training.chat_encoding import ChatEncoder
 from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, step_of
+from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_on_demand import make_missing
+from vgr_rl.training.memory import count_parameters
+from vgr_rl.training.memory_plan import Needs
 from vgr_rl.training.model_spec import ModelSpec
 from vgr_rl.training.sft_rows import SftTable, check_row
 
@@ -21,11 +25,12 @@ logger = logging.getLogger("vgr_rl.sft")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What one split of the data holds; lengths are tokens, images included."""
+    """What one split of the data holds; lengths are tokens, images included; `image_tokens` is their mean."""
 
     rows: int
     longest: int
     mean: float
+    image_tokens: float
     with_prefill: int
 
 
@@ -42,6 +47,8 @@ class Plan:
         total_steps: optimiser steps of the whole run.
         resume_step: steps already done by an earlier run in run_dir.
         export_dtype: number type of the exported weights.
+        needs: what it takes of memory.
+        lacks: what this machine, or the simulated cluster, has too little of.
     """
 
     config: DictConfig
@@ -52,6 +59,8 @@ class Plan:
     total_steps: int
     resume_step: int
     export_dtype: str
+    needs: Needs
+    lacks: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """Return the plan as lines for a person."""
@@ -75,7 +84,8 @@ class Plan:
                 f"warning  {train.rows - train.with_prefill} of {train.rows} responses do not start with "
                 f"data.prefill={config.data.prefill!r}, which the next stage puts before every response"
             )
-        return lines
+        lines += [f"{heading:<8} {text}" for heading, text in self.needs.lines()]
+        return lines + [f"but      {problem}" for problem in self.lacks]
 
 
 def check(config: DictConfig, work_dir: Path) -> Plan:
@@ -89,7 +99,10 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
         ConfigError: naming what was given, what is needed and the knob.
     """
     processes = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    _check_machine(config)
+    cluster = Cluster.of(config, on_ray=False)
+    missing = _missing(config, cluster)
+    if missing and not config.dry_run:
+        raise ConfigError(missing[0])
     _check_batch(config, processes)
     spec = ModelSpec.load(config.model.path)
     weights_dtype = check_weights(config.model.path, spec)
@@ -104,22 +117,33 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
     if config.export_dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"export_dtype={config.export_dtype} but expected auto, float32 or bfloat16")
     export_dtype = weights_dtype if config.export_dtype == "auto" else config.export_dtype
-    return Plan(config, spec, train, val, processes, total_steps, step_of(checkpoint), export_dtype)
+    needs = _needs(config, spec, train)
+    lacks = (*missing, *memory_plan.check(needs, cluster))
+    step = step_of(checkpoint)
+    return Plan(config, spec, train, val, processes, total_steps, step, export_dtype, needs, lacks)
 
 
-def _check_machine(config: DictConfig) -> None:
+def _missing(config: DictConfig, cluster: Cluster) -> list[str]:
     trainer = config.trainer
-    if config.hardware.platform == "cuda":
-        import torch
-
-        found = torch.cuda.device_count()
-        if found < trainer.n_gpus_per_node:
-            raise ConfigError(
-                f"hardware={config.hardware.name} needs {trainer.n_gpus_per_node} GPUs on this machine "
-                f"(trainer.n_gpus_per_node) but torch sees {found}; choose hardware=cpu or lower that number"
-            )
+    if cluster.nodes is not None:
+        return cluster.too_small(config, {"trainer": (trainer.nnodes, trainer.n_gpus_per_node)})
+    problems, found = [], cluster.gpus_per_node
+    if config.hardware.platform == "cuda" and found < trainer.n_gpus_per_node:
+        problems.append(
+            f"hardware={config.hardware.name} needs {trainer.n_gpus_per_node} GPUs on this machine "
+            f"(trainer.n_gpus_per_node) but torch sees {found}; choose hardware=cpu or lower that number"
+        )
     if trainer.nnodes > 1 and not config.launch.rendezvous:
-        raise ConfigError(f"trainer.nnodes={trainer.nnodes} but launch.rendezvous=null; set it to host:port of node 0")
+        problems.append(f"trainer.nnodes={trainer.nnodes} but launch.rendezvous=null; set it to host:port of node 0")
+    return problems
+
+
+def _needs(config: DictConfig, spec: ModelSpec, train: Split) -> Needs:
+    from transformers import AutoConfig
+
+    hf_config = AutoConfig.from_pretrained(Path(config.model.path).expanduser())
+    counts = count_parameters(hf_config)
+    return sft_memory.estimate(config, hf_config, counts, spec.resize_rule, train.longest, train.image_tokens)
 
 
 def _check_batch(config: DictConfig, processes: int) -> None:
@@ -194,16 +218,19 @@ def _check_split(config: DictConfig, split: str, spec: ModelSpec, encoder: ChatE
             f"data.{split}_files hold {len(table)} rows but a batch takes data.train_batch_size="
             f"{config.data.train_batch_size}; lower it" + (" or set data.val_files=null" if split == "val" else "")
         )
-    lengths, with_prefill = [], 0
+    lengths, with_prefill, image_tokens = [], 0, 0
     for index in range(len(table)):
         row = table[index]
         name = f"{table.name(index)} (id {row.id})" if row.id else table.name(index)
-        lengths.append(_row_length(row, name, spec, encoder, config.data.max_length))
+        length, of_images = _row_length(row, name, spec, encoder, config.data.max_length)
+        lengths.append(length)
+        image_tokens += of_images
         with_prefill += row.messages[-1]["content"].startswith(encoder.prefill)
-    return Split(len(table), max(lengths), sum(lengths) / len(lengths), with_prefill)
+    rows = len(lengths)
+    return Split(rows, max(lengths), sum(lengths) / rows, image_tokens / rows, with_prefill)
 
 
-def _row_length(row: SftRow, name: str, spec: ModelSpec, encoder: ChatEncoder, max_length: int) -> int:
+def _row_length(row: SftRow, name: str, spec: ModelSpec, encoder: ChatEncoder, max_length: int) -> tuple[int, int]:
     sizes = check_row(row, name)
     try:
         image_tokens = [spec.resize_rule.image_tokens(size) for size in sizes]
@@ -215,7 +242,7 @@ def _row_length(row: SftRow, name: str, spec: ModelSpec, encoder: ChatEncoder, m
             f"data.max_length={max_length} but {name} needs {length} tokens, {sum(image_tokens)} of them for its "
             f"{len(sizes)} images; raise it, or lower max_pixels of the image processor in model.path"
         )
-    return length
+    return length, sum(image_tokens)
 
 
 def _encoder(config: DictConfig) -> ChatEncoder:
