@@ -1,4 +1,4 @@
-"""`python -m vgr_rl.evaluate score`, `table` and `export`: from predictions to figures and tables."""
+"""`python -m vgr_rl.evaluate score`, `table`, `figure` and `export`: from predictions to figures and tables."""
 
 import argparse
 import sys
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from vgr_rl.benchmarks import general
 from vgr_rl.benchmarks.answers import CONVENTIONS
-from vgr_rl.benchmarks.suite import CHOICE, NAMES, Scored, benchmark_name, find_data, score, title
+from vgr_rl.benchmarks.scatter import CORRELATION
+from vgr_rl.benchmarks.suite import CHOICE, NAMES, RUNNABLE, Scored, benchmark_name, find_data, score, title
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-COMMANDS = ("score", "table", "export")
+COMMANDS = ("score", "table", "figure", "export")
 _SHOWN = 10  # rows that are named; the rest is counted
 
 
@@ -29,11 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     messages = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
-        if (options.command, options.benchmark) != ("table", general.NAME):
+        if (options.command, options.benchmark) not in (("table", general.NAME), ("figure", CORRELATION)):
             options.benchmark = benchmark_name(options.benchmark)
         if options.command == "score":
             return _score(options, messages)
-        return _table(options) if options.command == "table" else _export(options)
+        return {"table": _table, "figure": _figure, "export": _export}[options.command](options)
     except OSError as error:
         messages.print(f"error: {error.filename}: {error.strerror}")
         return 2
@@ -66,6 +67,19 @@ def _parser() -> argparse.ArgumentParser:
         "results", type=Path, nargs="+", metavar="RESULT", help="what score --json wrote; general: VLMEvalKit's folders"
     )
     table.add_argument("--format", choices=("md", "tex", "json"), default="md", help="markdown, LaTeX or JSON (md)")
+    figure = commands.add_parser("figure", help="draw accuracy against mIoU, or benchmarks against each other")
+    figure.add_argument("benchmark", metavar="BENCH", help=f"{', '.join(RUNNABLE)}; {CORRELATION}: all of them")
+    figure.add_argument(
+        "results", type=Path, nargs="*", metavar="RESULT", help="what score --json wrote, beside the published rows"
+    )
+    figure.add_argument(
+        "--out",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="OUT.png",
+        help=".png, .svg or .pdf; may be repeated",
+    )
     exporting = commands.add_parser("export", help="write predictions as VLMEvalKit does, for its scorers")
     exporting.add_argument("benchmark", metavar="BENCH", help=", ".join(CHOICE))
     exporting.add_argument("--data", required=True, help="VLMEvalKit's file, its folder, or OWNER/NAME on the hub")
@@ -154,6 +168,18 @@ def _table(options: argparse.Namespace) -> int:
 
     read = general.read_scores if options.benchmark == general.NAME else read_result
     sys.stdout.write(render(build(options.benchmark, list(map(read, options.results))), options.format))
+    return 0
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from vgr_rl.benchmarks.scatter import draw_correlation, draw_miou
+    from vgr_rl.benchmarks.tables import read_result
+
+    results = list(map(read_result, options.results))
+    if options.benchmark == CORRELATION:
+        draw_correlation(results, options.out)
+    else:
+        draw_miou(options.benchmark, results, options.out)
     return 0
 
 

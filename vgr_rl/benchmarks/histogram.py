@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vgr_rl.benchmarks.choice_score import Graded
+from vgr_rl.benchmarks.figures import check_names, save
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _BINS = 20
 _RIGHT, _WRONG = "C0", "C1"
-_PANEL_INCHES, _DPI = (3.4, 2.8), 150
+_PANEL_INCHES = (3.4, 2.8)
 
 
 def draw_histogram(graded: Sequence[Graded], title: str, paths: Sequence[Path]) -> None:
@@ -25,8 +25,7 @@ def draw_histogram(graded: Sequence[Graded], title: str, paths: Sequence[Path]) 
     rows = [row for row in graded if row.iou is not None and row.correct is not None]
     if not rows:
         raise ValueError(f"--figure={paths[0]}: {title} has no true boxes to draw a histogram of")
-    if other := [path for path in paths if path.suffix not in SUFFIXES]:
-        raise ValueError(f"--figure={other[0]}: the name must end in one of {', '.join(SUFFIXES)}")
+    check_names(paths, "--figure")
     from matplotlib.figure import Figure  # without pyplot there is no screen and no state to care for
 
     groups = dict.fromkeys(row.item.category.partition("/")[0] for row in rows)
@@ -46,6 +45,4 @@ def draw_histogram(graded: Sequence[Graded], title: str, paths: Sequence[Path]) 
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=11)
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, paths)
