@@ -33,11 +33,13 @@ class Description:
         name: the name that `use` gives it.
         text: the docstring up to its first section: what is graded, and what the parts are.
         parameters: in the order of the signature.
+        example: the docstring's example, "" without one.
     """
 
     name: str
     text: str
     parameters: tuple[Parameter, ...]
+    example: str
 
 
 def describe(name: str) -> Description:
@@ -62,7 +64,7 @@ def describe(name: str) -> Description:
         for parameter in inspect.signature(reward).parameters.values()
         if parameter.name not in ("trace", "sample")  # of a plain function, what every reward is called with
     ]
-    return Description(name, sections[""], tuple(parameters))
+    return Description(name, sections[""], tuple(parameters), inspect.cleandoc(sections.get("Example", "")))
 
 
 def _sections(docstring: str) -> dict[str, str]:

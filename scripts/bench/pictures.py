@@ -23,11 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the time of pictures with the time of steps.")
     parser.add_argument("--recipe", default="tiny", help="recipe of vgr_rl.main")
     parser.add_argument("--steps", type=int, default=50, help="training steps")
+    parser.add_argument("--keep", type=Path, help="folder for the run directory (default: removed)")
     parser.add_argument("overrides", nargs="*", help="overrides of vgr_rl.main, after --")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = Path(folder) / "run"
+        run_dir = (options.keep or Path(folder)) / "run"
         command = [
             *(sys.executable, "-m", "vgr_rl.main", f"recipe={options.recipe}", f"run_dir={run_dir}"),
             *(f"trainer.total_training_steps={options.steps}", "trainer.save_freq=-1", *options.overrides),

@@ -49,4 +49,4 @@ def test_the_page_has_every_panel_with_its_expression() -> None:
     for section, panels in DASHBOARD.items():
         for panel in panels:
             expression = wandb_regex(panel).replace("|", r"\|")
-            assert f"\n| {section} | {panel.title} | `{expression}` | {panel.question} |\n" in page
+            assert f"\n| {section} | {panel.title} | {panel.question} | `{expression}` |\n" in page

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rewards.load import find_reward
 from vgr_rl.errors import ConfigError, bullet_list
+from vgr_rl.monitoring import pictures
 from vgr_rl.training import checkpoint_files, memory, memory_plan, preflight
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_order import steps_per_epoch
@@ -170,6 +171,7 @@ def _facts(
                       f"{workers // rollout.tensor_model_parallel_size} rollout engine(s), "
                       f"{rollout.agent.num_workers} agent-loop and {config.reward.num_workers} reward worker(s), "
                       f"judge={config.judge.name}"),
+        ("pictures", pictures.described(config)),
     ]  # fmt: skip
 
 
