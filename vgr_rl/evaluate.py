@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from vgr_rl.config import recipes
+from vgr_rl.config import recipes, resolvers
 
 if TYPE_CHECKING:
     from vgr_rl.benchmarks.heldout import Evaluation
@@ -186,6 +186,7 @@ def main() -> None:
         sys.exit(command.main(sys.argv[1:]))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     recipes.register()
+    resolvers.register()
     _run()
 
 

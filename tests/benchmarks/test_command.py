@@ -173,3 +173,11 @@ def test_the_page_names_every_benchmark_field_and_count() -> None:
     page = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text()
     fields = ("index", "key", "response", "model_size", "pred_masks", "truncated", "precision_iou", "all_cycles_right")
     assert [name for name in (*NAMES, *fields) if f"`{name}`" not in page] == []
+
+
+def test_the_help_shows_benchmarks_and_keys_with_their_comments() -> None:
+    command = [sys.executable, "-m", "vgr_rl.evaluate", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [name for name in NAMES if name not in text.partition("== Keys ==")[0]] == []
+    assert "\nurl: null  # answer the benchmark with an OpenAI-compatible server" in text
+    assert "\n  terms: null  # {name: {use, weight, params}, ...}" in text and "hydra:" not in text

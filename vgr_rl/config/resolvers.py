@@ -25,7 +25,7 @@ def _keys_of(file: str) -> str:
     text = (Path(__file__).parent / file).read_text()
     text = text[text.index("\n\n") :].partition("\nhydra:")[0].strip()  # without the file's heading and defaults
     group = Path(file).parent.name
-    if not group or group == "sft":
+    if group in ("", "sft", "evaluation"):
         return text
     return f"{group}:  # of {file}\n\n{textwrap.indent(text, '  ')}"
 
