@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from vgr_rl.benchmarks import vrt_samples
+from vgr_rl.benchmarks import construction, vrt_samples
 from vgr_rl.data import commands, filters, tiny_commands, vrt_commands
 
 
@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m vgr_rl.prepare", description=__doc__)
     subparsers = parser.add_subparsers(dest="what", required=True, metavar="what")
-    for module in (tiny_commands, commands, vrt_commands, vrt_samples, filters):
+    for module in (tiny_commands, commands, vrt_commands, vrt_samples, filters, construction):
         module.add_commands(subparsers)
     args = parser.parse_args(arguments)
     try:

@@ -151,7 +151,23 @@ class ChoiceBenchmark:
             ValueError: listing every row that is no question of this benchmark, with field and value.
         """
         rows, expected = self.rows(path), sum(self.categories.values())
-        return load_questions(path, self.title, expected, rows, lambda row: self._checked(self.item(row)))[:limit]
+        return load_questions(path, self.title, expected, rows, self.question)[:limit]
+
+    def question(self, row: Row) -> Item:
+        """Read and check one row.
+
+        Raises:
+            RowError: if a field cannot be used.
+        """
+        item = self.item(row)
+        if item.category not in self.categories:
+            raise RowError("category", item.category, f"is not one of {', '.join(self.categories)}")
+        letters = [letter for letter in self.letters if not item.options or letter in item.options]
+        if item.answer not in letters:
+            raise RowError("answer", item.answer, f"is not one of {', '.join(letters)}")
+        if not item.question.strip():
+            raise RowError("question", item.question, "is empty")
+        return item
 
     def differences(self, items: Iterable[Item]) -> list[str]:
         """Say in what the items differ from the published counts; nothing for the whole benchmark."""
@@ -188,16 +204,6 @@ class ChoiceBenchmark:
     def is_right(self, item: Item, response: str, convention: Convention) -> bool:
         """Say whether the answer of a response is the right letter, by the rule of the convention."""
         return self.rules[convention](response, item.options) == item.answer
-
-    def _checked(self, item: Item) -> Item:
-        if item.category not in self.categories:
-            raise RowError("category", item.category, f"is not one of {', '.join(self.categories)}")
-        letters = [letter for letter in self.letters if not item.options or letter in item.options]
-        if item.answer not in letters:
-            raise RowError("answer", item.answer, f"is not one of {', '.join(letters)}")
-        if not item.question.strip():
-            raise RowError("question", item.question, "is empty")
-        return item
 
 
 def tsv_item(row: Row, options_text: str, **more: Any) -> Item:

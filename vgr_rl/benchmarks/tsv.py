@@ -2,10 +2,13 @@
 
 import base64
 import csv
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from vgr_rl.data.files import replacing
 
 ImageSource = Callable[[], bytes]
 """Returns an encoded image (JPEG, PNG); it is read when called."""
@@ -51,6 +54,27 @@ def read_tsv(path: Path) -> list[Row]:
             own = len(cell) > _LONGEST_REFERENCE or cell not in images
             row["image"] = _source(cell if own else images[cell], path) if cell.strip() else None
     return rows
+
+
+def write_tsv(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows as `read_tsv` reads them, one image in memory at a time; return how many. It appears complete or not.
+
+    An image that an earlier row has is written as that row's `index`.
+    """
+    indices: dict[bytes, str] = {}
+    count = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer: csv.DictWriter[str] | None = None
+        for row in rows:
+            image = row["image"]()
+            index = indices.setdefault(hashlib.sha256(image).digest(), row["index"])
+            cell = base64.b64encode(image).decode() if index == row["index"] else index
+            if writer is None:
+                writer = csv.DictWriter(file, list(row), delimiter="\t", lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row | {"image": cell})
+            count += 1
+    return count
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:

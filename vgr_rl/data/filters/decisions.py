@@ -65,6 +65,21 @@ def keep_spread(graded: Mapping[str, Graded], top: int) -> dict[str, Decision]:
     }
 
 
+def keep_consensus(right: Mapping[str, Sequence[bool]], most_right: int) -> dict[str, Decision]:
+    """Keep the questions that at most `most_right` of several models answer right (arXiv 2507.07999, section 3).
+
+    Args:
+        right: for each question whether each model is right.
+        most_right: below the number of models; one less leaves out what all of them know.
+    """
+    return {name: _consensus(votes, most_right) for name, votes in right.items()}
+
+
+def _consensus(votes: Sequence[bool], most_right: int) -> Decision:
+    why = f"{sum(votes)} of {len(votes)} models right, at most {most_right} wanted"
+    return Decision(True, "hard", why) if sum(votes) <= most_right else Decision(False, "easy", why)
+
+
 def _ungraded(group: Graded) -> Decision | None:
     return Decision(False, "not graded", group.why) if group.why else None
 
