@@ -73,6 +73,6 @@ def test_a_box_marks_the_same_thing_everywhere(tmp_path_factory, frame, width, h
     assert all(abs(f - wanted) <= s for f, wanted, s in zip(found, in_model, step, strict=True))
     assert DualIoU()(trace, row.sample).value > 0.7
 
-    shown = picture({"parquet": str(root / "rl.parquet"), "row": 0}, row.sample.image_size)
+    shown = picture({"parquet": str(root / "rl.parquet"), "row": 0})
     drawn = Image.open(io.BytesIO(base64.b64decode(shown.uri.partition(",")[2]))).convert("RGB")
     assert drawn.getpixel(centre(box, (drawn.width / width, drawn.height / height)))[0] > 200

@@ -4,7 +4,9 @@ import base64
 import json
 import math
 import random
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,50 @@ from vgr_rl.tiny.world import LETTERS, Scene, generate, render_png
 def runs() -> ModuleType:
     """This module: test files cannot import one another."""
     return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; tests that need one are skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no Chromium is on the PATH")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page file or an address; the test fails when the page logs a problem or asks the network for anything."""
+    problems: list[str] = []
+    contexts = []
+
+    def open_page(target: Path | str, width: int = 1280, height: int = 900, **options: Any) -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        if isinstance(target, Path):
+            page.on("request", lambda request: _check_address(request.url, problems))
+            target = target.resolve().as_uri()
+        page.goto(target)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _check_address(address: str, problems: list[str]) -> None:
+    if not address.startswith(("file:", "data:", "blob:")):
+        problems.append(f"request to {address}")
 
 
 def write_demo(root: Path, items: int = 120, seed: int = 0) -> Path:
@@ -52,8 +98,8 @@ def write_sft(path: Path, steps: int = 200) -> None:
     _write(path, lines, [])
 
 
-def write_grpo(path: Path, steps: int = 120) -> None:
-    """Write a GRPO run with the rollouts of its last two steps."""
+def write_grpo(path: Path, steps: int = 120, rollouts: list[dict[str, Any]] | None = None) -> Path:
+    """Write a GRPO run with the given rollouts, or some of its last two steps."""
     rng = random.Random("grpo")
     lines = []
     for step in range(1, steps + 1):
@@ -77,14 +123,7 @@ def write_grpo(path: Path, steps: int = 120) -> None:
             "actor/kl_loss": float("nan"),
         }
         lines.append({"step": step, "data": data})
-    rollouts = []
-    for step in (steps - 1, steps):
-        for scene in generate("train", 3, step):
-            for rollout in range(4):
-                row = row_of(scene, rng, slip_px=5, right=0.7)
-                extra = {"step": step, "split": "train", "rollout": rollout, "advantage": rng.gauss(0, 1)}
-                rollouts.append({**row, **extra})
-    _write(path, lines, rollouts)
+    _write(path, lines, _last_rollouts(steps, rng) if rollouts is None else rollouts)
     config = """
         data: {train_batch_size: 16}
         actor_rollout_ref:
@@ -94,6 +133,18 @@ def write_grpo(path: Path, steps: int = 120) -> None:
         trainer: {seed: 0}
     """
     (path / "config.yaml").write_text("\n".join(line[8:] for line in config.splitlines()))
+    return path
+
+
+def _last_rollouts(steps: int, rng: random.Random) -> list[dict[str, Any]]:
+    rollouts = []
+    for step in (steps - 1, steps):
+        for scene in generate("train", 3, step):
+            for rollout in range(4):
+                row = row_of(scene, rng, slip_px=5, right=0.7)
+                extra = {"step": step, "split": "train", "rollout": rollout, "advantage": rng.gauss(0, 1)}
+                rollouts.append({**row, **extra})
+    return rollouts
 
 
 def write_evaluation(path: Path, scenes: list[Scene], slip_px: int, right: float, seed: int = 0) -> None:
@@ -127,6 +178,7 @@ def row_of(scene: Scene, rng: random.Random, slip_px: int, right: float, respons
         "response": response,
         "score": composed.value,
         "parts": composed.parts,
+        "terms": {name: score.value for name, score in composed.terms.items() if score.status == "ok"},
         "status": {name: score.status for name, score in composed.terms.items()},
         "length": len(response) // 4,
         "truncated": False,

@@ -1,10 +1,20 @@
 import json
 import math
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vgr_rl.viewer.charts import GRPO_CHARTS, HEIGHT, WIDTH, ChartSpec, charts, draw, nice_ticks, tick_labels
+from vgr_rl.viewer.charts import (
+    HEIGHT,
+    WIDTH,
+    ChartSpec,
+    charts,
+    compared_charts,
+    draw,
+    nice_ticks,
+    run_specs,
+    tick_labels,
+)
 
 _finite = st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: 0.0 if abs(value) < 1e-9 else value)
 _SPEC = ChartSpec("Loss", "", (("loss", ("loss",)),))
@@ -12,6 +22,7 @@ _SPEC = ChartSpec("Loss", "", (("loss", ("loss",)),))
 
 @given(_finite, _finite)
 def test_ticks_are_few_and_enclose_the_values(a: float, b: float):
+    assume(a != b)
     low, high = min(a, b), max(a, b)
     ticks = nice_ticks(low, high)
     slack = 1e-6 * max(1.0, abs(low), abs(high))
@@ -34,9 +45,24 @@ def test_a_higher_value_is_drawn_higher():
 
 
 def test_close_ticks_have_labels_that_differ():
-    for low, high in ((0.99991, 0.99998), (0.999999991, 1.0), (1.0, 1.0)):
+    for low, high in ((0.99, 0.9912), (1e-6, 3e-6), (0.0, 1.0), (120_000.0, 480_000.0)):
         labels = tick_labels(nice_ticks(low, high))
         assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 7
+
+
+def test_what_does_not_change_is_a_line_at_one_labelled_value():
+    for value, label in (
+        (1.0, "1"),
+        (0.0, "0"),
+        (1e-4, "1e-4"),
+        (0.9999999999, "1"),
+        (0.99995, "0.99995"),
+        (-3.0, "-3"),
+    ):
+        chart = draw(_SPEC, [("loss", [(step, value * (1 + step * 1e-12)) for step in range(5)])])
+        ((at, text),) = chart.y_ticks
+        assert text == label and chart.lines[0].last == label
+        assert {float(pair.split(",")[1]) for pair in chart.lines[0].points.split()} == {at}
 
 
 def test_a_single_point_is_a_dash_that_can_be_seen():
@@ -47,7 +73,7 @@ def test_a_single_point_is_a_dash_that_can_be_seen():
 
 def test_only_charts_with_data_are_drawn_and_the_first_known_name_wins():
     metrics = {"critic/score/mean": [(1, 1.0)], "reward/score/mean": [(1, 2.0)], "unknown": [(1, 3.0)]}
-    (chart,) = charts(GRPO_CHARTS, metrics)
+    (chart,) = charts(run_specs(metrics), metrics)
     assert (chart.title, chart.lines[0].last) == ("Reward", "2")
 
 
@@ -56,3 +82,21 @@ def test_lines_with_different_steps_share_one_axis():
     pointer = json.loads(chart.data)
     assert pointer["steps"] == [1, 2, 4]
     assert pointer["values"] == [["0", "1", None], [None, "0.5", "0.5"]]
+
+
+def test_every_part_of_the_reward_has_a_chart_and_known_ones_have_only_one():
+    names = ("accuracy", "recall_iou", "precision_iou", "format", "dual_iou", "boxes", "brevity", "judge/extra")
+    metrics = {f"reward/{name}/mean": [(1, 0.5), (2, 0.6)] for name in names} | {"reward/brevity/std": [(1, 0.1)]}
+    titles = [chart.title for chart in charts(run_specs(metrics), metrics)]
+    assert len(titles) == len(set(titles))
+    assert {"Answers right", "Dual IoU", "Brevity", "Judge/extra", "Boxes a response", "Format kept"} <= set(titles)
+
+
+def test_two_runs_share_charts_of_what_both_have():
+    before = {"reward/score/mean": [(1, 1.0)], "reward/recall_iou/mean": [(1, 0.2)], "actor/entropy": [(1, 2.0)]}
+    after = {"reward/score/mean": [(1, 3.0)], "reward/recall_iou/mean": [(1, 0.4)]}
+    drawn = compared_charts(before, after, ("a", "b"))
+    assert [(chart.title, [(line.label, line.last) for line in chart.lines]) for chart in drawn] == [
+        ("Reward", [("a", "1"), ("b", "3")]),
+        ("Evidence overlap (IoU), recall", [("a", "0.2"), ("b", "0.4")]),
+    ]

@@ -2,15 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from vgr_rl.benchmarks.summary import LABELS
 from vgr_rl.viewer.runs import Series
 
 WIDTH, HEIGHT = 320, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 312, 10, 126
 _DASH = 8
-_LEAST_RANGE = 1e-3  # of the numbers: a smaller spread is drawn as the flat line that it is
+_FLAT = 1e-3  # of the numbers: a smaller spread is drawn as the flat line that it is
 _SMOOTH_FROM = 25  # points; shorter series are drawn as they are
 
 
@@ -48,11 +50,14 @@ class ChartSpec:
     """Whether values are shares: the axis then always covers 0 to 1."""
 
 
+_PART = re.compile(r"reward/(.+)/mean")
+
+
 def _one(title: str, note: str, *metrics: str, unit_range: bool = False) -> ChartSpec:
     return ChartSpec(title, note, ((title, metrics),), unit_range)
 
 
-GRPO_CHARTS = (
+REWARD_CHARTS = (
     _one("Reward", "Mean of all rollouts of a step.", "reward/score/mean", "critic/score/mean"),
     _one("Answers right", "Share of rollouts.", "reward/accuracy/mean", unit_range=True),
     ChartSpec(
@@ -62,7 +67,10 @@ GRPO_CHARTS = (
         unit_range=True,
     ),
     _one("Format kept", "Share of rollouts that think, then answer.", "reward/format/mean", unit_range=True),
-    _one("Boxes a response", "Rising without end means enumeration.", "evidence/boxes_per_response"),
+)
+
+TRAINING_CHARTS = (
+    _one("Boxes a response", "Rising means enumeration.", "evidence/boxes_per_response", "reward/boxes/mean"),
     _one("Response length", "Tokens.", "response/length/mean"),
     _one("Entropy", "Of the policy, nats a token; near 0 it no longer explores.", "actor/entropy"),
     _one(
@@ -100,19 +108,45 @@ def charts(specs: tuple[ChartSpec, ...], metrics: Mapping[str, Series]) -> list[
     return drawn
 
 
+def run_specs(metrics: Iterable[str]) -> tuple[ChartSpec, ...]:
+    """Return what to draw of a run: the known charts, and one for each further part of its reward."""
+    drawn = {name for spec in (*REWARD_CHARTS, *TRAINING_CHARTS) for _, names in spec.lines for name in names}
+    parts = sorted({found[1] for name in metrics if name not in drawn and (found := _PART.fullmatch(name))})
+    others = tuple(
+        _one(
+            LABELS.get(part, part.replace("_", " ").capitalize().replace("iou", "IoU")), "Mean.", f"reward/{part}/mean"
+        )
+        for part in parts
+    )
+    return REWARD_CHARTS + others + TRAINING_CHARTS + SFT_CHARTS
+
+
+def compared_charts(before: Mapping[str, Series], after: Mapping[str, Series], sides: tuple[str, str]) -> list[Chart]:
+    """Return a chart for each metric that both runs have, with a line for each run."""
+    drawn: list[Chart] = []
+    for spec in run_specs([*before, *after]):
+        for label, names in spec.lines:
+            name = next((name for name in names if before.get(name) and after.get(name)), None)
+            if name:
+                title = spec.title if len(spec.lines) == 1 else f"{spec.title}, {label}"
+                shown = ChartSpec(title, spec.note if len(spec.lines) == 1 else "", (), spec.unit_range)
+                drawn.append(draw(shown, [(sides[0], before[name]), (sides[1], after[name])]))
+    return drawn
+
+
 def draw(spec: ChartSpec, series: list[tuple[str, Series]]) -> Chart:
     """Lay out one chart; every series has at least one point."""
     steps = sorted({step for _, values in series for step, _ in values})
     numbers = [value for _, values in series for _, value in values]
     low, high = (0.0, 1.0) if spec.unit_range else (min(numbers), max(numbers))
-    ticks = nice_ticks(min(low, *numbers), max(high, *numbers))
+    bottom, top, ticks, labels = _axis(min(low, *numbers), max(high, *numbers))
     first, last = steps[0], max(steps[-1], steps[0] + 1)
 
     def x(step: float) -> float:
         return round(_LEFT + (step - first) / (last - first) * (_RIGHT - _LEFT), 1)
 
     def y(value: float) -> float:
-        return round(_BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_BOTTOM - _TOP), 1)
+        return round(_BOTTOM - (value - bottom) / (top - bottom) * (_BOTTOM - _TOP), 1)
 
     def path(values: Series) -> str:
         if len(values) == 1:  # a line of one point has no length: draw a dash
@@ -138,19 +172,24 @@ def draw(spec: ChartSpec, series: list[tuple[str, Series]]) -> Chart:
             )
             for label, values in series
         ),
-        y_ticks=tuple(zip(map(y, ticks), tick_labels(ticks), strict=True)),
+        y_ticks=tuple(zip(map(y, ticks), labels, strict=True)),
         x_ticks=tuple((x(step), str(step)) for step in dict.fromkeys((first, steps[len(steps) // 2], steps[-1]))),
         data=json.dumps(pointer),
     )
 
 
+def _axis(low: float, high: float) -> tuple[float, float, list[float], list[str]]:
+    """Return bottom, top, ticks and their labels; what hardly changes has one tick, where it is."""
+    size = max(abs(low), abs(high))
+    if high - low > _FLAT * size:
+        ticks = nice_ticks(low, high)
+        return ticks[0], ticks[-1], ticks, tick_labels(ticks)
+    middle = (low + high) / 2
+    return middle - (size or 1.0), middle + (size or 1.0), [middle], [_short(middle)]
+
+
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Return three to six round numbers that enclose `low` and `high`."""
-    if not high > low:
-        pad = abs(high) * 0.05 or 0.5
-        low, high = low - pad, high + pad
-    if (missing := _LEAST_RANGE * max(abs(low), abs(high)) - (high - low)) > 0:
-        low, high = low - missing / 2, high + missing / 2
+    """Return three to six round numbers that enclose `low` and `high`, which differ."""
     raw = (high - low) / 3
     magnitude = 10 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
@@ -163,7 +202,7 @@ def tick_labels(ticks: list[float]) -> list[str]:
     """Write ticks with the digits that tell them apart."""
     step = ticks[1] - ticks[0]
     if max(map(abs, ticks)) < 0.001 or max(map(abs, ticks)) >= 100_000:
-        return [f"{tick:.1e}" if tick else "0" for tick in ticks]
+        return [_power(tick) for tick in ticks]
     digits = next((n for n in range(9) if abs(round(step, n) - step) < step * 1e-6), 9)
     return [f"{tick:.{digits}f}" for tick in ticks]
 
@@ -180,5 +219,10 @@ def moving_average(values: Series) -> Series:
 
 def _short(value: float) -> str:
     if value != 0 and (abs(value) < 0.001 or abs(value) >= 100_000):
-        return f"{value:.1e}"
+        return _power(value)
     return f"{value:.5g}"
+
+
+def _power(value: float) -> str:
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}" if value else "0"

@@ -1,4 +1,4 @@
-"""The table of the demo: cold start against GRPO on the same items, as measured."""
+"""Tables of two evaluations of the same items, as measured."""
 
 import math
 from dataclasses import dataclass

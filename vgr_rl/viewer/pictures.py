@@ -1,78 +1,133 @@
-"""Pictures as data URIs, small enough for a page of many."""
+"""Pictures, small enough for a page of many, each of them once."""
 
 import base64
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vgr_rl.grounding import Size
-
-_LONGEST_SIDE = 640
+LONGEST_SIDE = 640
 _CRISP_BELOW = 256  # longest side, pixels; smaller pictures are drawn, not photographed
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture on the page: its `data:` URI ("" when it could not be read, then `problem` says why)."""
+    """An encoded picture of media type `kind`, or why there is none (`problem`)."""
 
-    uri: str
-    size: Size
-    crisp: bool
+    encoded: bytes
+    kind: str = "text/plain"
     problem: str = ""
 
+    @property
+    def base64(self) -> str:
+        """The picture as text."""
+        return base64.b64encode(self.encoded).decode()
 
-def picture(image: Mapping[str, Any] | None, size: Size) -> Picture:
-    """Return the picture that a row refers to, at most 640 px a side.
+    @property
+    def uri(self) -> str:
+        """The picture as a `data:` URI, "" when there is none."""
+        return f"data:{self.kind};base64,{self.base64}" if self.encoded else ""
+
+
+class Album:
+    """The pictures that rows refer to, numbered in the order in which they are first met; encoded when asked for."""
+
+    def __init__(self, longest_side: int = LONGEST_SIDE) -> None:
+        self.longest_side = longest_side
+        self._numbers: dict[str, int] = {}
+        self._images: list[Mapping[str, Any] | None] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, image: Mapping[str, Any] | None) -> int:
+        """Return the number of the picture that a row refers to, as `picture` takes it."""
+        key = json.dumps(image, sort_keys=True)
+        if key not in self._numbers:
+            self._numbers[key] = len(self._images)
+            self._images.append(image)
+        return self._numbers[key]
+
+    def encode(self, number: int) -> Picture:
+        """Encode a picture."""
+        return picture(self._images[number], self.longest_side)
+
+    def by_place(self) -> list[int]:
+        """Return all numbers, pictures of one file beside one another: a parquet is then read once, in order."""
+
+        def place(number: int) -> tuple[str, int]:
+            image = self._images[number] or {}
+            return str(image.get("parquet", "")), int(image.get("row", 0))
+
+        return sorted(range(len(self._images)), key=place)
+
+
+def picture(image: Mapping[str, Any] | None, longest_side: int = LONGEST_SIDE) -> Picture:
+    """Return the picture that a row refers to, upright and shrunk to at most `longest_side` pixels a side.
 
     Args:
         image: `{path}`, `{png_base64}`, `{parquet, row}` (the first image of a row of our schema) or None.
-        size: stored size, pixels: what boxes refer to.
+        longest_side: pixels; never enlarged.
     """
     if not image:
-        return Picture("", size, False, "the row has no picture")
+        return Picture(b"", problem="the row has no picture")
     try:
-        image = _stored(image["parquet"], image["row"]) if "parquet" in image else image
-        uri = _encode(image.get("png_base64", ""), image.get("path", ""))
+        source = _stored(image["parquet"], image["row"]) if "parquet" in image else _given(image)
+        return _encode(source, longest_side)
     except (OSError, ValueError) as error:
-        return Picture("", size, False, f"picture not readable: {error}")
-    return Picture(uri, size, max(size) <= _CRISP_BELOW)
+        return Picture(b"", problem=f"picture not readable: {error}")
 
 
-@lru_cache(maxsize=256)
-def _stored(parquet: str, row: int) -> dict[str, str]:
-    """Return the first image of a row; reads only the row group that holds it."""
+def _given(image: Mapping[str, Any]) -> bytes | Path:
+    encoded = image.get("png_base64", "")
+    return base64.b64decode(encoded, validate=True) if encoded else Path(image.get("path", ""))
+
+
+def _stored(parquet: str, row: int) -> bytes | Path:
+    group, offset = _row_group(parquet, row)
+    image = _images(parquet, group)[offset].as_py()[0]
+    return image["bytes"] or Path(parquet).parent / image["path"]
+
+
+def _row_group(parquet: str, row: int) -> tuple[int, int]:
+    """Return which row group holds a row, and where in it."""
+    for group, rows in enumerate(_group_sizes(parquet)):
+        if row < rows:
+            return group, row
+        row -= rows
+    raise ValueError(f"{parquet} has no such row")
+
+
+@lru_cache(maxsize=16)
+def _group_sizes(parquet: str) -> list[int]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(parquet) as file:
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if row < rows:
-                stored = file.read_row_group(group, columns=["images"])["images"][row].as_py()[0]
-                break
-            row -= rows
-        else:
-            raise ValueError(f"{parquet} has no such row")
-    if stored["bytes"]:
-        return {"png_base64": base64.b64encode(stored["bytes"]).decode()}
-    return {"path": str(Path(parquet).parent / stored["path"])}
+        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
-@lru_cache(maxsize=256)
-def _encode(png_base64: str, path: str) -> str:
+@lru_cache(maxsize=1)  # whole pictures: hold no more than one group of them
+def _images(parquet: str, group: int) -> Any:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(parquet) as file:
+        return file.read_row_group(group, columns=["images"])["images"]
+
+
+def _encode(source: bytes | Path, longest_side: int) -> Picture:
     from PIL import Image, ImageOps
 
-    source = io.BytesIO(base64.b64decode(png_base64, validate=True)) if png_base64 else Path(path)
-    with Image.open(source) as opened:
-        decoded = ImageOps.exif_transpose(opened).convert("RGB")
-    small = max(decoded.size) <= _CRISP_BELOW
-    decoded.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        opened.draft("RGB", (2 * longest_side, 2 * longest_side))  # a JPEG is decoded at a fraction of its size
+        shrunk = ImageOps.exif_transpose(opened).convert("RGB")
+    drawn = max(shrunk.size) <= _CRISP_BELOW
+    shrunk.thumbnail((longest_side, longest_side))
     buffer = io.BytesIO()
-    if small:
-        decoded.save(buffer, "PNG", optimize=True)
+    if drawn:
+        shrunk.save(buffer, "PNG", optimize=True)
     else:
-        decoded.save(buffer, "JPEG", quality=82)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        shrunk.save(buffer, "JPEG", quality=82)
+    return Picture(buffer.getvalue(), "image/png" if drawn else "image/jpeg")

@@ -3,8 +3,9 @@
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ log = logging.getLogger(__name__)
 
 Series = list[tuple[int, float]]
 """Step and value, by rising step."""
+
+Group = list[dict[str, Any]]
+"""The rollouts of one prompt at one step."""
+
+SAMPLES = 16_000
+"""How many rollouts of a run a page shows at most."""
 
 _TRAIN_COMMANDS = {"sft": "python -m vgr_rl.sft", "grpo": "python -m vgr_rl.main"}
 EVALUATIONS = ("cold_start", "grpo")
@@ -25,13 +32,15 @@ class TrainingRun:
         path: the directory.
         config: the resolved configuration, {} when there is none.
         metrics: finite values by metric name.
-        rollouts: rows of the last step in `samples.jsonl`.
+        groups: rollouts of `samples.jsonl` by prompt, evenly spaced where there are too many.
+        every: `groups` holds every so many-th prompt.
     """
 
     path: Path
     config: dict[str, Any]
     metrics: dict[str, Series]
-    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    every: int = 1
 
     @property
     def last_step(self) -> int:
@@ -59,7 +68,7 @@ class DemoRun:
     seconds: dict[str, float]
 
 
-def read_any(path: Path) -> DemoRun | TrainingRun:
+def read_any(path: Path, samples: int = SAMPLES) -> DemoRun | TrainingRun:
     """Read a demo folder or a single run directory, whichever `path` is.
 
     Raises:
@@ -68,22 +77,37 @@ def read_any(path: Path) -> DemoRun | TrainingRun:
     if not path.is_dir():
         raise ValueError(f"{path} is not a directory; make the demo's with `bash scripts/demo.sh`")
     if (path / "metrics.jsonl").is_file():
-        return read_training(path)
+        return read_training(path, samples=samples)
     if any((path / name).is_dir() for name in ("sft", "grpo", "eval")):
-        return read_demo(path)
+        return read_demo(path, samples)
     raise ValueError(
         f"{path} holds neither metrics.jsonl (a run of `python -m vgr_rl.main` or `python -m vgr_rl.sft`) nor the "
         "folders sft, grpo and eval (the demo: `bash scripts/demo.sh`)"
     )
 
 
-def read_demo(path: Path) -> DemoRun:
+def read_one(path: Path, samples: int = SAMPLES) -> EvaluationRun | TrainingRun:
+    """Read an evaluation or a single run directory, whichever `path` is.
+
+    Raises:
+        ValueError: when it is neither, or a piece is missing.
+    """
+    if (path / "summary.json").is_file() and not (path / "eval").is_dir():
+        return read_evaluation(path)
+    if (path / "metrics.jsonl").is_file():
+        return read_training(path, samples=samples)
+    raise ValueError(
+        f"{path} holds neither summary.json (an evaluation of `python -m vgr_rl.evaluate`) nor metrics.jsonl (a run)"
+    )
+
+
+def read_demo(path: Path, samples: int = SAMPLES) -> DemoRun:
     """Read the demo's folder.
 
     Raises:
         ValueError: when a piece is missing or unreadable.
     """
-    stages = {name: read_training(path / name, command) for name, command in _TRAIN_COMMANDS.items()}
+    stages = {name: read_training(path / name, command, samples) for name, command in _TRAIN_COMMANDS.items()}
     evaluations = {name: read_evaluation(path / "eval" / name) for name in EVALUATIONS}
     seconds_path = path / "seconds.json"
     if not seconds_path.is_file():
@@ -92,12 +116,13 @@ def read_demo(path: Path) -> DemoRun:
     return DemoRun(path, stages["sft"], stages["grpo"], evaluations, {k: float(v) for k, v in seconds.items()})
 
 
-def read_training(path: Path, command: str = "python -m vgr_rl.main") -> TrainingRun:
+def read_training(path: Path, command: str = "python -m vgr_rl.main", samples: int = SAMPLES) -> TrainingRun:
     """Read a run directory.
 
     Args:
         path: the directory.
         command: what makes such a run, for the error message.
+        samples: how many rollouts are kept at most.
 
     Raises:
         ValueError: when `metrics.jsonl` is missing or unreadable.
@@ -106,11 +131,13 @@ def read_training(path: Path, command: str = "python -m vgr_rl.main") -> Trainin
     if not metrics_path.is_file():
         raise ValueError(f"{metrics_path} is missing; make it with `{command}`")
     config_path, samples_path = path / "config.yaml", path / "samples.jsonl"
+    groups, every = spaced(by_prompt(_read_lines(samples_path)), samples) if samples_path.is_file() else ([], 1)
     return TrainingRun(
         path=path,
-        config=_read_config(config_path) if config_path.is_file() else {},
-        metrics=_read_metrics(metrics_path),
-        rollouts=_last_step_rows(samples_path) if samples_path.is_file() else [],
+        config=read_config(config_path),
+        metrics=series(_read_lines(metrics_path)),
+        groups=groups,
+        every=every,
     )
 
 
@@ -144,22 +171,43 @@ def setting(config: dict[str, Any], *names: str) -> Any:
     return None
 
 
-def _read_metrics(path: Path) -> dict[str, Series]:
-    by_step: dict[str, dict[int, float]] = {}
-    for line in _read_lines(path):
+def series(lines: Iterable[dict[str, Any]], before: Mapping[str, Series] | None = None) -> dict[str, Series]:
+    """Return the finite values of lines of `metrics.jsonl` by metric name, added to those read `before`."""
+    by_step: dict[str, dict[int, float]] = {name: dict(points) for name, points in (before or {}).items()}
+    for line in lines:
         for name, value in line.get("data", {}).items():
             if isinstance(value, int | float) and math.isfinite(value):
                 by_step.setdefault(name, {})[int(line["step"])] = float(value)  # a resumed run repeats steps
     return {name: sorted(values.items()) for name, values in by_step.items()}
 
 
-def _last_step_rows(path: Path) -> list[dict[str, Any]]:
-    last: list[dict[str, Any]] = []
-    for row in _read_lines(path):
-        if last and row.get("step") != last[0].get("step"):
-            last = []
-        last.append(row)
-    return last
+def by_prompt(rows: Iterable[dict[str, Any]]) -> Iterator[Group]:
+    """Yield the rollouts of each prompt, in order; those of one step stand together in `rows`."""
+    for _, of_step in groupby(rows, lambda row: (row.get("split"), row.get("step"))):
+        groups: dict[str, Group] = {}
+        for row in of_step:
+            groups.setdefault(str(row.get("group", row["id"])), []).append(row)
+        yield from groups.values()
+
+
+def spaced(groups: Iterable[Group], limit: int) -> tuple[list[Group], int]:
+    """Return every n-th group, the first included, so that they have at most `limit` rollouts in all; and n.
+
+    Example:
+        >>> spaced([[{"id": n}] for n in range(5)], limit=3)
+        ([[{'id': 0}], [{'id': 2}], [{'id': 4}]], 2)
+    """
+    kept: list[Group] = []
+    every, rollouts = 1, 0
+    for index, group in enumerate(groups):
+        if index % every:
+            continue
+        kept.append(group)
+        rollouts += len(group)
+        while rollouts > limit and len(kept) > 1:
+            kept, every = kept[::2], every * 2
+            rollouts = sum(map(len, kept))
+    return kept, every
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -183,7 +231,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what a resolved configuration holds, {} when there is no such file."""
+    if not path.is_file():
+        return {}
     from omegaconf import OmegaConf
 
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
