@@ -36,9 +36,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, runs: ModuleType) -> Pat
     return write_report(root)
 
 
-def test_ten_thousand_responses_open_and_filter_in_seconds(
-    page_file: Path, visit: Callable[..., Any]
-) -> None:
+def test_ten_thousand_responses_open_and_filter_in_seconds(page_file: Path, visit: Callable[..., Any]) -> None:
     assert page_file.read_text().count("data-kind=") == _PICTURES  # each picture once
     megabytes = page_file.stat().st_size / 1e6
     start = time.monotonic()

@@ -111,6 +111,7 @@ def test_filters_search_and_order(page: Any, demo: Path) -> None:
             break
         page.wait_for_timeout(50)
     assert gains == sorted(gains, reverse=True) and gains[0] > 0
+    assert page.locator("#position").inner_text() == "1 / 40"
 
 
 def test_a_group_stands_side_by_side_with_its_advantages(page: Any, demo: Path) -> None:

@@ -141,6 +141,7 @@ const makeBrowser = (sets) => {
   for (const name of ["pointerover", "focusin", "focusout"]) detail.addEventListener(name, light);
 
   let waiting = 0;
+  fields.order.addEventListener("input", () => { group = null; }); // who orders anew wants the first
   filters.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 120); });
   filters.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
   filters.addEventListener("reset", () => setTimeout(filter));
