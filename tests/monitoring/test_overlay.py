@@ -36,7 +36,7 @@ def test_boxes_and_masks_are_drawn_where_they_are() -> None:
     mask = box_rle((32, 16, 64, 32), SIZE)
     target = Target((2, 2, 10, 10), "cup", mask_rle=box_rle((0, 16, 16, 32), SIZE))
     row_ = row("[SEG][SEG]<box>[20,4,30,12]</box></think>", target, masks=[None, mask])
-    assert row_["masks"] == [None, mask] and row_["target_masks"] == [target.mask_rle]
+    assert row_["pred_masks"] == [None, mask] and row_["targets"][0]["mask"] == target.mask_rle
     shown = overlay(row_, Image.new("RGB", SIZE))
     assert (shown.masks["predicted"] == 2).sum() == 32 * 16 * 16  # the second mask, of which the first has no pixels
     pixels = np.asarray(shown.drawn())

@@ -26,7 +26,7 @@ def rollout(group: int, number: int, **more: Any) -> dict[str, Any]:
         "id": f"item-{group}", "group": f"g{group}", "rollout": number, "question": "Where is <b>it</b>?",
         "options": ["left", "right"], "answer": "A", "predicted_answer": "A", "response": "<think># it\n* is</think>",
         "score": 1.5, "advantage": 0.25 * number, "parts": {"accuracy": 1.0, "dual_iou": 0.5},
-        "boxes_orig_px": [[1, 2, 11, 12]], "targets_orig_px": [[1, 2, 11, 7]], "target_names": ["cup"], **more,
+        "boxes_orig_px": [[1, 2, 11, 12]], "targets": [{"box": [1, 2, 11, 7], "name": "cup"}], **more,
     }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_wandb_gets_native_overlays_and_a_table_that_grows(wandb_run: Path) -> None:
     pictures = RolloutPictures(trackers({"wandb": wandb}), every_n_steps=2, rollouts=2, validation=2)
-    masks = {"masks": [None, MASK], "target_masks": [MASK]}
+    masks = {"pred_masks": [None, MASK], "targets": [{"box": [1, 2, 11, 7], "name": "cup", "mask": MASK}]}
     for step in (1, 2, 3):
         pictures.train(step_rows(**masks, advantage=None), step, picture)
         wandb.log({"reward/score/mean": 1.0}, step=step)  # as verl does at the end of a step

@@ -38,6 +38,15 @@ def test_every_sample_knows_the_file_and_row_it_came_from(dataset: EvidenceDatas
     assert places == [("a.parquet", 0), ("a.parquet", 1), ("a.parquet", 2), ("b.parquet", 0), ("b.parquet", 1)]
 
 
+def test_a_sample_is_found_by_its_source_and_id_and_shows_its_image(dataset: EvidenceDataset) -> None:
+    for index in range(len(dataset)):
+        assert dataset.index_of("tiny_world", dataset.sample_id(index)) == index
+    assert dataset.image(0).size == dataset.image(4).size == (64, 64)
+    assert dataset.image(0).tobytes() != dataset.image(1).tobytes()
+    with pytest.raises(KeyError):
+        dataset.index_of("elsewhere", dataset.sample_id(0))
+
+
 def test_a_photograph_is_turned_upright_and_not_resized(tmp_path: Path) -> None:
     image = Image.new("RGB", (30, 20), "white")
     exif = image.getexif()

@@ -93,24 +93,24 @@ def overlay(row: Mapping[str, Any], image: Image.Image) -> Overlay:
     """Lay a rollout over its image.
 
     Args:
-        row: as in samples.jsonl: `boxes_orig_px`, `targets_orig_px`, `target_names`, and perhaps `masks` and
-            `target_masks` (COCO run lengths at the stored size, null for one that could not be decoded).
+        row: as in samples.jsonl: `boxes_orig_px`, `targets` (with `box`, `mask` and `name`, all optional) and
+            perhaps `pred_masks` (null for one that could not be decoded), COCO run lengths at the stored size.
         image: RGB at its stored size.
     """
     size = shown_size(Size(*image.size))
     enlarged = size.width >= image.width
     picture = image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR, reducing_gap=2.0)
     scale = size.width / image.width, size.height / image.height
-    predicted, true = row["boxes_orig_px"][:MAX_SHAPES], row["targets_orig_px"][:MAX_SHAPES]
-    ious = best_iou(predicted, row["targets_orig_px"])[0] if row["targets_orig_px"] else [None] * len(predicted)
-    names = row["target_names"][:MAX_SHAPES]
-    masks: dict[Kind, Any] = {"true": row.get("target_masks"), "predicted": row.get("masks")}
+    predicted, boxed = row["boxes_orig_px"][:MAX_SHAPES], [target for target in row["targets"] if "box" in target]
+    ious = best_iou(predicted, [target["box"] for target in boxed])[0] if boxed else [None] * len(predicted)
+    true_masks = [target["mask"] for target in row["targets"] if "mask" in target]
+    masks: dict[Kind, Any] = {"true": true_masks, "predicted": row.get("pred_masks")}
     return Overlay(
         picture,
         {
             "true": [
-                ShownBox(_scaled(box, scale), name or f"target {n}")
-                for n, (box, name) in enumerate(zip(true, names, strict=True), start=1)
+                ShownBox(_scaled(target["box"], scale), target.get("name") or f"target {n}")
+                for n, target in enumerate(boxed[:MAX_SHAPES], start=1)
             ],
             "predicted": [
                 ShownBox(_scaled(box, scale), f"{n}" if iou is None else f"{n}: IoU {iou:.2f}", iou)

@@ -16,6 +16,9 @@ SHOWN_BY = ("wandb", "tensorboard")
 Rows = Sequence[Mapping[str, Any]]
 """Rollouts, as in samples.jsonl."""
 
+FindImage = Callable[[Mapping[str, Any]], Image.Image]
+"""Finds the decoded image of a rollout; an OSError says that it cannot be read."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -80,13 +83,13 @@ class RolloutPictures:
         self._every_n_steps, self._rollouts, self._validation = every_n_steps, rollouts, validation
         self._unreadable = unreadable
 
-    def train(self, rows: Rows, step: int, image: Callable[[Mapping[str, Any]], Image.Image | None]) -> None:
+    def train(self, rows: Rows, step: int, image: FindImage) -> None:
         """Show the first rollout of some groups.
 
         Args:
             rows: the rollouts of the step, group by group.
             step: from 1.
-            image: finds the image of a row; None when it is not known.
+            image: finds the image of a row.
         """
         if not self._trackers or not self._every_n_steps or not (step == 1 or step % self._every_n_steps == 0):
             return
@@ -98,20 +101,17 @@ class RolloutPictures:
         """Return which of the validation items, by their place in the data, are followed."""
         return spread(items, self._validation) if self._trackers else []
 
-    def validation(self, rows: Rows, step: int, image: Callable[[Mapping[str, Any]], Image.Image | None]) -> None:
+    def validation(self, rows: Rows, step: int, image: FindImage) -> None:
         """Show the rollouts of the items that are followed, in the order of the data."""
         self._show(VALIDATION, rows, step, image)
 
-    def _show(self, name: str, rows: Rows, step: int, image: Callable[[Mapping[str, Any]], Image.Image | None]) -> None:
+    def _show(self, name: str, rows: Rows, step: int, image: FindImage) -> None:
         shown: list[Overlay] = []
         for row in rows:
             try:
-                found = image(row)
+                shown.append(overlay(row, image(row)))
             except OSError as error:
                 self._unreadable(f"step {step}: no picture of sample {row['id']}: {error}")
-                continue
-            if found is not None:
-                shown.append(overlay(row, found))
         if shown:
             for tracker in self._trackers:
                 tracker.show(name, shown, step)

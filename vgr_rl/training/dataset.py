@@ -1,6 +1,7 @@
 """verl's data set with images that stay encoded until a rollout needs them."""
 
 import bisect
+import functools
 import io
 import itertools
 import json
@@ -45,6 +46,15 @@ class EvidenceDataset(RLHFDataset):
     def sample_id(self, index: int) -> str:
         """Return the id of a sample."""
         return str(json.loads(self.dataframe[index]["extra_info"]["sample"])["id"])
+
+    def index_of(self, data_source: str, sample_id: str) -> int:
+        """Return where a sample of a data source stands; the first call reads the ids of all."""
+        return self._places[data_source, sample_id]
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[str, str], int]:
+        samples = [json.loads(extra["sample"]) for extra in self.dataframe["extra_info"]]
+        return {(sample["data_source"], sample["id"]): index for index, sample in enumerate(samples)}
 
     def image(self, index: int) -> Image.Image:
         """Return the first image of a sample, decoded: the one that its boxes refer to.

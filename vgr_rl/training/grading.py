@@ -14,7 +14,7 @@ from rewards.compose import Composed, RewardSets
 from rewards.diagnostics import diagnose
 from vgr_rl.grounding.frames import Frame
 from vgr_rl.grounding.geometry import ResizeRule
-from vgr_rl.grounding.sample import Sample
+from vgr_rl.grounding.sample import Sample, Target
 from vgr_rl.grounding.trace import Trace, parse_trace
 
 
@@ -85,12 +85,10 @@ def build_rewards(reward: Mapping[str, Any]) -> RewardSets:
 def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
     """Return the part of a samples.jsonl row that the grade and the sample determine.
 
-    `masks` (of `[SEG]`, null for one that could not be decoded) and `target_masks` are there where there are any: COCO
-    run lengths at the stored size.
+    `targets` and `pred_masks` (where the response has masks) are as in `rewards.rows`.
     """
     composed, trace = grade.composed, grade.trace
     failed = composed.status == "failed"
-    target_masks = [target.mask_rle for target in sample.targets if target.mask_rle is not None]
     return {
         "id": sample.id,
         "data_source": sample.data_source,
@@ -108,11 +106,15 @@ def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
         "malformed_boxes": trace.malformed,
         "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
         "targets_orig_px": [list(box) for box in sample.target_boxes],
-        "target_names": [target.name for target in sample.targets if target.box_orig_px is not None],
+        "targets": [_target_fields(target) for target in sample.targets],
         "image_size": list(sample.image_size),
-        **({} if trace.masks is None else {"masks": list(trace.masks)}),
-        **({"target_masks": target_masks} if target_masks else {}),
+        **({} if trace.masks is None else {"pred_masks": list(trace.masks)}),
     }
+
+
+def _target_fields(target: Target) -> dict[str, Any]:
+    fields = {"box": target.box_orig_px, "mask": target.mask_rle, "name": target.name, "role": target.role}
+    return {name: value for name, value in fields.items() if value}
 
 
 def to_json(row: dict[str, Any]) -> str:

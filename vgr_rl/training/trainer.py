@@ -25,6 +25,7 @@ from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
 from vgr_rl.training.fast_start import FastStartMixin
 from vgr_rl.training.fast_step import FastStepMixin
+from vgr_rl.training.grading import to_json
 from vgr_rl.training.guards import Guards, GuardTripped, RewardsFailing
 from vgr_rl.training.reward_manager import DETAIL
 from vgr_rl.training.run_log import RunLog
@@ -215,9 +216,13 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
         )
         return metrics
 
-    def _image(self, row: Mapping[str, Any]) -> Image.Image | None:
-        index = self._index_of_uid.get(row["group"])
-        return None if index is None else self.train_dataset.image(index)
+    def _image(self, row: Mapping[str, Any]) -> Image.Image:
+        return self.train_dataset.image(self._index(row))
+
+    def _index(self, row: Mapping[str, Any]) -> int:
+        """Return where the sample of a rollout stands in the data; DAPO draws its prompts itself."""
+        known = self._index_of_uid.get(row["group"])
+        return self.train_dataset.index_of(row["data_source"], row["id"]) if known is None else known
 
     def _rollout_rows(self, batch: KVBatchMeta) -> list[dict[str, Any]]:
         fields = ["extra_fields", "advantages"]
@@ -230,12 +235,11 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
             if tag.get("is_padding", False):
                 continue
             group, rollout, _ = key.rsplit("_", 2)
-            row = json.loads(extra["reward_extra_info"][DETAIL])
+            row = json.loads(extra["reward_extra_info"][DETAIL]) | {"group": group}
             row |= {
-                "image": self._image_reference(group),
+                "image": self._image_reference(row),
                 "step": self.global_steps,
                 "split": "train",
-                "group": group,
                 "rollout": int(rollout),
                 "advantage": row_advantage if math.isfinite(row_advantage) else None,
                 "length": tag["response_len"],
@@ -245,15 +249,19 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
         order = {group: number for number, group in enumerate(self._index_of_uid)}
         return sorted(rows, key=lambda row: (order.get(row["group"], len(order)), row["group"], row["rollout"]))
 
-    def _image_reference(self, group: str) -> dict[str, Any] | None:
-        if group not in self._index_of_uid:
-            return None
-        file, row = self.train_dataset.source(self._index_of_uid[group])
-        return {"parquet": file, "row": row}
+    def _image_reference(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        file, place = self.train_dataset.source(self._index(row))
+        return {"parquet": file, "row": place}
 
     def _sample_lines(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Return the rollouts to be logged as lines; `targets`, which may hold large masks, once a group."""
         every = self.config.log_every_nth_group
         if not every:
             return []
-        kept = set(list(dict.fromkeys(row["group"] for row in rows))[::every])
-        return [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows if row["group"] in kept]
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(row["group"], []).append(row)
+        lines = []
+        for first, *others in list(groups.values())[::every]:
+            lines += [to_json(first), *(to_json({key: row[key] for key in row if key != "targets"}) for row in others)]
+        return lines
