@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.judge.small_instruct import save_small_instruct
+from vgr_rl.monitoring.metric_names import meaning
 from vgr_rl.prepare import main as prepare
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -90,4 +91,5 @@ def test_a_real_instruct_model_gives_verdicts(tmp_path: Path) -> None:
     steps = finish(start(run_dir, save_small_instruct(tmp_path / "judge"), 2), run_dir)
     assert sum(step["judge/asked"] for step in steps) > 0 == sum(step["judge/failed"] for step in steps)
     assert all(step["judge/reasked"] == 0 for step in steps)
+    assert [name for step in steps for name in step if meaning(name) is None] == []  # documented
     assert list((tmp_path / "verdicts").iterdir())

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.training.sft_fixtures import run_overrides, write_tiny_data, write_tiny_model
+from vgr_rl.monitoring.metric_names import meaning
 from vgr_rl.training.shards import differing_tensors, local_part, read_shards
 
 pytestmark = pytest.mark.e2e
@@ -103,6 +104,10 @@ def test_it_learns_and_leaves_a_run_directory(uninterrupted: dict[str, Any]) -> 
     assert sorted(uninterrupted["rows"][:24]) == sorted(uninterrupted["rows"][24:]) == list(range(24))
     assert uninterrupted["rows"][:24] != uninterrupted["rows"][24:]  # another order in the second epoch
     assert (run_dir / "config.yaml").is_file() and list((run_dir / "tensorboard").iterdir())
+    logged = {
+        name for line in (run_dir / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)["data"]
+    }
+    assert [name for name in sorted(logged) if meaning(name) is None] == []  # documented
     before = AutoModelForImageTextToText.from_pretrained(run_dir.parent / "model").state_dict()
     after = AutoModelForImageTextToText.from_pretrained(run_dir / "model").state_dict()
     assert AutoProcessor.from_pretrained(run_dir / "model").image_processor.patch_size == 8

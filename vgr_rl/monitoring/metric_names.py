@@ -85,6 +85,7 @@ METRICS: dict[str, dict[str, str]] = {
         f"training/off_policy/trajectory_spans/{_MOMENTS}": "weight versions that one response was sampled with",
         f"training/off_policy/trajectory_staleness/{_MOMENTS}": "weight versions between sampling and the update",
         f"training/off_policy/trajectory_staleness_worst/{_MOMENTS}": "the same, counted from a response's first token",
+        "training/filter_groups/{discarded_surplus_samples,evicted_samples}": "rollouts that DAPO sampled and left out",
         "training/global_step": "the step",
         "training/epoch": "passes over the data before it",
     },
@@ -92,6 +93,9 @@ METRICS: dict[str, dict[str, str]] = {
         "val-core/<source>/reward/<statistic>": "score of a data source; mean@N is over N responses to each item",
         "val-aux/<source>/<part>/<statistic>": "a reward part of them",
         "val-aux/num_turns/{mean,max,min}": "turns of a conversation",
+        "val/<benchmark>/accuracy/<class>": "accuracy in a class of its questions (a benchmark run in training)",
+        "val/<benchmark>/accuracy/<group>/<class>": "the same, of a benchmark whose classes are in groups",
+        "val/<benchmark>/<number>": "another number of its result (docs/benchmarks.md)",
     },
     "Time and machines": {
         "timing_s/step": "seconds of a step, without validation and without what only logs",
@@ -105,6 +109,7 @@ METRICS: dict[str, dict[str, str]] = {
         "perf/total_num_tokens": "tokens of the step, prompts included",
         "perf/mfu/<part>": "share of the machine's peak arithmetic; 0 where verl does not know the machine",
         "actor/perf/{cpu_memory_used_gb,max_memory_allocated_gb,max_memory_reserved_gb}": "memory of a policy worker",
+        "perf/{cpu_memory_used_gb,max_memory_allocated_gb,max_memory_reserved_gb}": "memory of a cold start's process",
         "global_seqlen/{mean,max,min,minmax_diff,balanced_max,balanced_min}": "tokens of a policy worker before and "
         "after responses are dealt out evenly",
     },
@@ -116,6 +121,9 @@ METRICS: dict[str, dict[str, str]] = {
         "train/total_tokens(B)": "tokens since the run began, in thousand millions",
         "train/mfu": "share of the machine's peak arithmetic",
         "val/loss": "the loss on data.val_files",
+        "{train,val}/lm_loss": "its part over tokens, where masks are learned too",
+        "{train,val}/mask_{bce,dice}": "its parts over masks: cross-entropy a pixel, and 1 less the Dice coefficient",
+        "{train,val}/mask_iou": "IoU of the masks that are learned",
     },
 }
 """Meaning by pattern, by heading; of two patterns that fit a name, the first counts."""
