@@ -23,7 +23,7 @@ def row(response: str, *targets: Target, masks: list | None = None) -> dict:
 def test_boxes_are_in_pixels_of_the_picture_as_it_is_shown() -> None:
     shown = overlay(row("<box>[10,0,20,10]</box><box>[99,0,199,10]</box></think>", Target((10, 0, 20, 5), "cup")),
                     Image.new("RGB", SIZE))  # fmt: skip
-    assert shown.picture.size == (256, 128)
+    assert shown.picture.size == (256, 128) and shown.file_type == "png"
     (true,) = shown.boxes["true"]
     assert (true.label, true.box_shown_px, true.iou) == ("cup", (40, 0, 80, 20), None)
     near, outside = shown.boxes["predicted"]
@@ -64,3 +64,8 @@ def test_boxes_far_outside_are_drawn_as_far_as_there_is_a_picture() -> None:
                                          ((4000, 3000), (640, 480)), ((9000, 2), (640, 1))])  # fmt: skip
 def test_small_pictures_are_enlarged_and_large_ones_reduced(size: tuple[int, int], shown: tuple[int, int]) -> None:
     assert shown_size(Size(*size)) == shown
+
+
+def test_a_photograph_is_stored_as_one() -> None:
+    shown = overlay({**row("</think>"), "image_size": [1280, 960]}, Image.new("RGB", (1280, 960)))
+    assert shown.picture.size == (640, 480) and shown.file_type == "jpeg"

@@ -118,9 +118,9 @@ def test_wandb_gets_native_overlays_and_a_table_that_grows(wandb_run: Path) -> N
     wandb.finish()
 
     media = wandb_run / "media"
-    images = sorted((media / "images" / "rollouts").glob("pictures_*.png"))
+    images = sorted((media / "images" / "rollouts").glob("[12]_*.png"))
     assert len(images) == 4 and {Image.open(path).size for path in images} == {(256, 256)}
-    assert len(list((media / "images" / "validation").glob("pictures_*.png"))) == 1
+    assert len(list((media / "images" / "validation").glob("1_*.png"))) == 1
     found = {json.dumps(json.loads(path.read_text())) for path in (media / "metadata" / "boxes2D").rglob("*.json")}
     boxes = [json.loads(text) for text in found]
     labels = {"0": "true", "1": "predicted"}

@@ -46,12 +46,14 @@ class Overlay:
 
     Attributes:
         picture: RGB, scaled to be looked at.
+        file_type: how to store it; a photograph as PNG takes eighty times as long to encode.
         boxes: by kind.
         masks: by kind, `[height, width]` of the picture as it is shown: 0, or the number of a mask from 1.
         row: the rollout, as in samples.jsonl.
     """
 
     picture: Image.Image
+    file_type: Literal["png", "jpeg"]
     boxes: Mapping[Kind, Sequence[ShownBox]]
     masks: Mapping[Kind, NDArray[np.uint8]]
     row: Mapping[str, Any]
@@ -98,7 +100,7 @@ def overlay(row: Mapping[str, Any], image: Image.Image) -> Overlay:
         image: RGB at its stored size.
     """
     size = shown_size(Size(*image.size))
-    enlarged = size.width >= image.width
+    enlarged = size.width > image.width
     picture = image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR, reducing_gap=2.0)
     scale = size.width / image.width, size.height / image.height
     predicted, boxed = row["boxes_orig_px"][:MAX_SHAPES], [target for target in row["targets"] if "box" in target]
@@ -107,6 +109,7 @@ def overlay(row: Mapping[str, Any], image: Image.Image) -> Overlay:
     masks: dict[Kind, Any] = {"true": true_masks, "predicted": row.get("pred_masks")}
     return Overlay(
         picture,
+        "png" if enlarged else "jpeg",
         {
             "true": [
                 ShownBox(_scaled(target["box"], scale), target.get("name") or f"target {n}")

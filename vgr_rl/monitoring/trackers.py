@@ -1,10 +1,9 @@
 """Overlays in the two trackers that show pictures: native ones in wandb, drawn ones in TensorBoard."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
-
-import numpy as np
 
 from vgr_rl.monitoring.overlay import Kind, Overlay
 
@@ -20,7 +19,7 @@ class Tracker(Protocol):
 
 
 class WandbTracker:
-    """Sends `<name>/pictures`, images whose boxes and masks can be switched on and off, and `<name>/table`.
+    """Sends `<name>/<number>`, images whose boxes and masks can be switched on and off, and `<name>/table`.
 
     Args:
         wandb: the module, with a run that goes on.
@@ -33,10 +32,11 @@ class WandbTracker:
     def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
         """Send overlays and their texts; the table grows by a row for each."""
         table = self._tables.setdefault(name, self._wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL"))
+        logged = {f"{name}/table": table}
         for number, shown in enumerate(overlays, start=1):
             table.add_data(step, number, *_cells(shown.row))
-        pictures = [self._picture(shown) for shown in overlays]
-        self._wandb.log({f"{name}/pictures": pictures, f"{name}/table": table}, step=step)
+            logged[f"{name}/{number}"] = self._picture(shown)
+        self._wandb.log(logged, step=step)
 
     def _picture(self, shown: Overlay) -> Any:
         labels = {number: kind for kind, number in CLASSES.items()}
@@ -48,7 +48,10 @@ class WandbTracker:
             kind: {"mask_data": numbers, "class_labels": {n: f"{kind} {n}" for n in range(1, numbers.max() + 1)}}
             for kind, numbers in shown.masks.items()
         }
-        return self._wandb.Image(shown.picture, caption=shown.caption, boxes=boxes, masks=masks or None)
+        file_type = "jpg" if shown.file_type == "jpeg" else "png"
+        return self._wandb.Image(
+            shown.picture, caption=shown.caption, boxes=boxes, masks=masks or None, file_type=file_type
+        )
 
 
 class TensorboardTracker:
@@ -64,10 +67,21 @@ class TensorboardTracker:
     def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
         """Send overlays and their texts."""
         for number, shown in enumerate(overlays, start=1):
-            self._writer.add_image(f"{name}/{number}", np.asarray(shown.drawn()), step, dataformats="HWC")
+            self._writer.file_writer.add_summary(_image_summary(f"{name}/{number}", shown), step)
             cells = dict(zip(COLUMNS[2:], _cells(shown.row), strict=True))
             text = "\n".join(f"{title}: {cell}" for title, cell in cells.items())
             self._writer.add_text(f"{name}/{number}", _verbatim(text), step)
+
+
+def _image_summary(tag: str, shown: Overlay) -> Any:
+    """Return what `SummaryWriter.add_image` would write, which knows PNG alone."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    encoded = io.BytesIO()
+    shown.drawn().save(encoded, shown.file_type, quality=90)
+    width, height = shown.picture.size
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def _box_data(box: Any, number: int) -> dict[str, Any]:
