@@ -173,32 +173,30 @@ def test_a_block_of_python_is_python(block: Block) -> None:
     compile(block.text, block.page, "exec")
 
 
-def environment(folder: Path) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": f"{ROOT}", "WANDB_MODE": "offline"}
+def quick_commands(block: Block) -> list[str]:
+    """Return what a tutorial has typed, without what trains, looks at a run or needs a hub."""
+    if block.language != "bash":
+        return []
+    typed = [block.text] if "<<" in block.text else lines(block)
+    return [command for command in typed if not re.search(r"runs/|Qwen/", command)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tutorial", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=lambda page: page.stem)
 def test_a_tutorial_runs_up_to_its_training(tutorial: Path, tmp_path: Path) -> None:
     found = blocks(tutorial)
+    counts = ["--train", "64", "--val", "16", "--heldout", "4", "--sft", "4", "--sft-val", "4"]
+    prepare.main(["tiny", "--out", str(tmp_path / "runs" / "data" / "tiny"), *counts])  # runs would make more
     for block in found:
         if block.file:
             (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.file).write_text(block.text)
-    counts = ["--train", "64", "--val", "16", "--heldout", "4", "--sft", "4", "--sft-val", "4"]
-    prepare.main(["tiny", "--out", str(tmp_path / "runs" / "data" / "tiny"), *counts])  # runs would make more
-    said = "".join(block.text for block in found if block.language == "text")
-    ran = 0
-    for block in found:
-        trains = block.language != "bash" or "Qwen/" in block.text
-        for command in [] if trains else [block.text] if "<<" in block.text else lines(block):
-            if re.search(r"runs/|--help", command):
-                continue
-            result = subprocess.run(
-                ["bash", "-ec", command], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
-            )
-            output = result.stdout + result.stderr
-            assert result.returncode == 0 or all(line in output for line in said.splitlines() if said), output[-3000:]
-            ran += 1
-    assert ran >= 4
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    refusals = [block.text.splitlines() for block in found if block.language == "text"]
+    commands = [command for block in found for command in quick_commands(block)]
+    assert len(commands) >= 4
+    for command in commands:
+        result = subprocess.run(["bash", "-ec", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        said = result.stdout + result.stderr
+        assert result.returncode == 0 or any(all(line in said for line in text) for text in refusals), said[-3000:]
