@@ -11,7 +11,7 @@ compare run lengths; no mask is decoded to pixels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rewards.matching import Matching, one_to_one, partner_overlaps
 from rewards.score import Score
@@ -21,7 +21,7 @@ from vgr_rl.grounding.sample import Sample
 from vgr_rl.grounding.trace import Trace
 
 Roles = Literal["answer", "evidence", "all"]
-Source = Literal["masks", "boxes"]
+Source = Literal["masks", "boxes", "box_masks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,8 @@ class DualMaskIoU:
             before it, "all" all of them.
         source: "masks" takes the masks of `[SEG]`, by VRT's rule: one after the answer counts for nothing, and so do
             all unless there is exactly one answer. "boxes" takes the response's boxes as masks, for models that write
-            boxes; without an answer all are evidence.
+            boxes; without an answer all are evidence. "box_masks" takes what a segmenter made of them; a response with
+            boxes for which it made none has failed.
         resolution: masks are compared at this many pixels a side (nearest neighbour); None compares them as they are,
             which needs predictions at the image's size.
 
@@ -144,8 +145,8 @@ class DualMaskIoU:
             raise ValueError(f"dual_mask_iou.matching={self.matching!r} but expected best or hungarian")
         if self.roles not in ("answer", "evidence", "all"):
             raise ValueError(f"dual_mask_iou.roles={self.roles!r} but expected answer, evidence or all")
-        if self.source not in ("masks", "boxes"):
-            raise ValueError(f"dual_mask_iou.source={self.source!r} but expected masks or boxes")
+        if self.source not in get_args(Source):
+            raise ValueError(f"dual_mask_iou.source={self.source!r} but expected masks, boxes or box_masks")
         _check_resolution("dual_mask_iou", self.resolution)
 
     def __call__(self, trace: Trace, sample: Sample) -> Score:
@@ -156,7 +157,11 @@ class DualMaskIoU:
             return Score.not_applicable(f"the sample has no{of_role} target with a mask")
         preds: Sequence[Rle | None]
         if self.source == "boxes":
-            preds = _box_masks(trace, sample.image_size, self.roles)
+            preds = [box_rle(trace.boxes[place].box_orig_px, sample.image_size) for place in _boxes(trace, self.roles)]
+        elif self.source == "box_masks":
+            if trace.box_masks is None and trace.boxes:
+                return Score.failed(f"the response has {len(trace.boxes)} boxes but no masks were made of them")
+            preds = [(trace.box_masks or ())[place] for place in _boxes(trace, self.roles)]
         else:
             segs = _segs(trace, self.roles)
             if (fault := _fault(trace, segs)) is not None:
@@ -207,14 +212,12 @@ def _masks_of(trace: Trace, segs: Sequence[int]) -> list[Rle | None]:
     return [] if trace.masks is None else [trace.masks[seg] for seg in segs]
 
 
-def _box_masks(trace: Trace, size: Size, roles: Roles) -> list[Rle]:
+def _boxes(trace: Trace, roles: Roles) -> list[int]:
+    """Return which boxes stand where predictions of these roles do."""
     start, end = trace.answer_span or (len(trace.text), len(trace.text))
-    boxes = {
-        "answer": [box for box in trace.boxes if start <= box.span[0] < end],
-        "evidence": [box for box in trace.boxes if box.span[0] < start],
-        "all": trace.boxes,
-    }
-    return [box_rle(box.box_orig_px, size) for box in boxes[roles]]
+    places = [box.span[0] for box in trace.boxes]
+    inside = {"answer": range(start, end), "evidence": range(start), "all": range(len(trace.text))}[roles]
+    return [index for index, place in enumerate(places) if place in inside]
 
 
 def _ious(preds: Sequence[Rle | None], targets: Sequence[Rle], resolution: int | None) -> list[list[float]]:

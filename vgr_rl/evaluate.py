@@ -52,25 +52,32 @@ def benchmark_runs(config: DictConfig) -> list["BenchmarkRun"]:
     Raises:
         ValueError: when a required key is missing or a value is out of its range; names the key.
     """
+    from vgr_rl.benchmarks import vrt_bench, vrt_run
     from vgr_rl.benchmarks.run import BenchmarkRun
     from vgr_rl.benchmarks.suite import CHOICE, benchmark_name
-    from vgr_rl.data.treevgr import SYSTEM_PROMPT
+    from vgr_rl.data import treevgr
 
     values, models = _values_and_models(config)
+    name = benchmark_name(values["benchmark"])
     file = values["system_prompt_file"]
     if file is not None and not Path(file).is_file():
         raise ValueError(f"system_prompt_file={file} does not exist")
-    name = benchmark_name(values["benchmark"])
-    usual = SYSTEM_PROMPT if name in CHOICE else None  # samples have their own
     shared = {
         **{key: values[key] for key in ("data", "convention", "limit", "max_new_tokens", "prefill", "frame")},
         **{key: values[key] for key in ("processor_kwargs", "engine_kwargs", "overwrite")},
-        **{key: values[key] for key in ("url", "served_name", "api_key_env")},
+        **{key: values[key] for key in ("url", "served_name", "api_key_env", "sam2")},
         "benchmark": name,
-        "system_prompt": usual if file is None else Path(file).read_text(encoding="utf-8").strip(),
         "concurrency": values["batch"],
     }
-    return [BenchmarkRun(model=model, out=out, **shared) for model, out in models]
+
+    def prompt(model: str) -> str | None:
+        if file is not None:
+            return Path(file).read_text(encoding="utf-8").strip()
+        if name == vrt_bench.NAME:
+            return vrt_run.system_prompt(model)
+        return treevgr.SYSTEM_PROMPT if name in CHOICE else None  # samples have their own
+
+    return [BenchmarkRun(model=model, out=out, system_prompt=prompt(model), **shared) for model, out in models]
 
 
 def _values_and_models(config: DictConfig) -> tuple[dict[str, Any], list[tuple[str, Path]]]:
@@ -167,13 +174,14 @@ def _run(config: DictConfig) -> None:
 def _run_benchmark(config: DictConfig) -> None:
     from rich.console import Console
 
+    from vgr_rl.benchmarks import vrt_bench, vrt_run
     from vgr_rl.benchmarks.command import score_table
     from vgr_rl.benchmarks.run import run
 
     for task in benchmark_runs(config):
         log.info("running %s on %s", task.model, task.benchmark)
         with Bars() as bars:
-            result = run(task, bars)
+            result = (vrt_run.run if task.benchmark == vrt_bench.NAME else run)(task, bars)
         Console(stderr=True, highlight=False, markup=False).print(score_table(result))
         log.info("predictions.jsonl and result.json are in %s", task.out)
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from vgr_rl.benchmarks import construction, vrt_samples
-from vgr_rl.data import commands, filters, tiny_commands, vrt_commands
+from vgr_rl.data import commands, filters, segment_commands, tiny_commands, vrt_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m vgr_rl.prepare", description=__doc__)
     subparsers = parser.add_subparsers(dest="what", required=True, metavar="what")
-    for module in (tiny_commands, commands, vrt_commands, vrt_samples, filters, construction):
+    for module in (tiny_commands, commands, vrt_commands, segment_commands, vrt_samples, filters, construction):
         module.add_commands(subparsers)
     args = parser.parse_args(arguments)
     try:

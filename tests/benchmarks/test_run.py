@@ -20,7 +20,7 @@ del DEFAULTS["hydra"]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"benchmark": "vrt_bench"}, "benchmark=vrt_bench but a model can be run on treebench, vstar, "),
+        ({"benchmark": "cv_bench"}, "benchmark=cv_bench but a model can be run on treebench, vstar, "),
         ({"convention": "ours"}, "convention=ours but expected one of authors, vlmevalkit"),
         ({"limit": 0}, "limit=0 but it must be at least 1"),
     ],

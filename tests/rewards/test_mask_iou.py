@@ -1,6 +1,7 @@
 """The mask rewards against their formulas on bits, with all pairings tried."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -160,6 +161,24 @@ def test_boxes_are_graded_as_masks_by_where_they_stand() -> None:
     assert value(f"{thought}</think>", "answer") == 0.0
 
 
+def test_a_segmenters_masks_are_graded_where_their_boxes_stand() -> None:
+    box = "<box>[0,0,4,3]</box>"
+    trace = parse_trace(f"{box}</think><answer>{box}{box}</answer>", GEOMETRY, "model_px")
+    masked = trace._replace(box_masks=(LEFT, RIGHT, WHOLE))
+    sample = sample_of([LEFT, RIGHT])
+
+    def value(given: Trace, roles: Any) -> float:
+        targets = [Target(None, "", role, rle) for role, rle in (("evidence", LEFT), ("answer", RIGHT))]  # type: ignore[arg-type]
+        return DualMaskIoU(source="box_masks", roles=roles)(given, replace(sample, targets=tuple(targets))).value
+
+    assert value(masked, "evidence") == 1.0
+    assert value(masked, "answer") == pytest.approx((1 + (1 + 0.5) / 2) / 2)
+    assert value(masked, "all") == pytest.approx((1 + (1 + 1 + 0.5) / 3) / 2)
+    assert DualMaskIoU(source="box_masks")(trace, sample).status == "failed"
+    nothing = parse_trace("</think><answer></answer>", GEOMETRY, "model_px")
+    assert (DualMaskIoU(source="box_masks")(nothing, sample)).value == 0.0
+
+
 @pytest.mark.parametrize("reward", [VRTMaskIoU(resolution=None), DualMaskIoU(), DualMaskIoU(roles="answer")])
 def test_a_mask_that_could_not_be_decoded_counts_as_a_bad_one(reward: Any) -> None:
     good, spoilt = (reward(answered(preds), sample_of([LEFT])) for preds in ([LEFT], [LEFT, None]))
@@ -209,7 +228,7 @@ def test_both_can_be_composed() -> None:
         (DualMaskIoU, {"recall": False, "precision": False}, "one must be on"),
         (DualMaskIoU, {"matching": "greedy"}, r"dual_mask_iou\.matching='greedy' .*best or hungarian"),
         (DualMaskIoU, {"roles": "both"}, r"dual_mask_iou\.roles='both' .*answer, evidence or all"),
-        (DualMaskIoU, {"source": "points"}, r"dual_mask_iou\.source='points' .*masks or boxes"),
+        (DualMaskIoU, {"source": "points"}, r"dual_mask_iou\.source='points' .*masks, boxes or box_masks"),
     ],
 )
 def test_bad_parameters_are_named(reward: Any, params: dict[str, Any], message: str) -> None:

@@ -34,11 +34,12 @@ def batch(processor: Any, responses: list[str] = RESPONSES) -> dict[str, Any]:
         padding_side="right",
         return_tensors="pt",
     )
-    response_mask = torch.zeros_like(inputs["input_ids"])
+    turn, seg = processor.tokenizer.convert_tokens_to_ids(["<|im_start|>", "[SEG]"])
+    image_of_seg = torch.full_like(inputs["input_ids"], -1)
     for row, ids in enumerate(inputs["input_ids"]):
-        assistant = (ids == processor.tokenizer.convert_tokens_to_ids("<|im_start|>")).nonzero()[-1]
-        response_mask[row, int(assistant) :] = 1
-    return {**inputs, "response_mask": response_mask, "image_of_row": torch.arange(len(responses))}
+        assistant = int((ids == turn).nonzero()[-1])
+        image_of_seg[row, assistant:][ids[assistant:] == seg] = row
+    return {**inputs, "image_of_seg": image_of_seg}
 
 
 def run(model: RSa2VA, inputs: dict[str, Any]) -> RSa2VAOutput:
@@ -50,7 +51,7 @@ def run(model: RSa2VA, inputs: dict[str, Any]) -> RSa2VAOutput:
 def test_each_seg_of_the_responses_is_one_mask(parts: Any) -> None:
     model, processor = parts
     output = run(model, batch(processor))
-    assert output.masks.shape == (4, 16, 16) and output.row_of_mask.tolist() == [0, 0, 0, 1]
+    assert output.masks.shape == (4, 16, 16) and output.image_of_mask.tolist() == [0, 0, 0, 1]
     assert output.logits.shape[:2] == batch(processor)["input_ids"].shape
     assert len({tuple(mask.flatten().tolist()) for mask in output.masks}) == 4
     none = run(model, batch(processor, ["<think>a</think><answer>b</answer>"]))
@@ -68,7 +69,7 @@ def test_masks_are_those_of_the_hidden_state_at_the_seg_alone(parts: Any) -> Non
     torch.testing.assert_close(whole[:1], shorter)
     assert (other - shorter).abs().max() > 1e-4
     inputs = batch(processor, ["<think>the [SEG]"])
-    del inputs["response_mask"], inputs["image_of_row"]
+    del inputs["image_of_seg"]
     last = model.vlm(**inputs, output_hidden_states=True).hidden_states[-1][:, -1]
     features = model.embed_images(sam2_pixels(PICTURES[:1], model.picture_side))
     torch.testing.assert_close(model.decode_masks(last, features, torch.tensor([0])), shorter)

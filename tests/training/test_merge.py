@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.segment_fixtures import write_segmenter
 from tests.training.sft_fixtures import write_tiny_model
 from vgr_rl.errors import ConfigError
+from vgr_rl.segment import auto
+from vgr_rl.segment.model import RSa2VA
 from vgr_rl.tiny.model import Family
 from vgr_rl.training import merge
 from vgr_rl.training.merge import MergeMismatch, merge_checkpoint
@@ -109,6 +112,48 @@ def test_an_adapter_is_folded_as_it_acts() -> None:
     folded = fold_adapter(state, LoraScale(rank=2, alpha=16))
     assert folded.keys() == {"layers.0.q_proj.weight", "layers.0.q_proj.bias", "norm.weight"}
     torch.testing.assert_close(x @ folded["layers.0.q_proj.weight"].T, x @ weight.T + 8 * (x @ a.T) @ b.T)
+
+
+def _adapted_segmenter(folder: Path) -> Path:
+    """A checkpoint as a cold start of R-Sa2VA leaves it: adapters beside the weights."""
+    from peft import LoraConfig, get_peft_model
+
+    checkpoint = folder / "global_step_3"
+    write_segmenter(checkpoint / "huggingface")
+    auto.register()
+    model = RSa2VA.from_pretrained(checkpoint / "huggingface")
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=r".*language_model.*_proj"))
+    for name, parameter in adapted.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    torch.save(adapted.state_dict(), checkpoint / "model_world_size_1_rank_0.pt")
+    (checkpoint / "huggingface" / "model.safetensors").unlink()
+    (checkpoint / "fsdp_config.json").write_text(json.dumps({"world_size": 1}))
+    (checkpoint / "lora_train_meta.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    return checkpoint
+
+
+@pytest.mark.slow
+def test_a_segmenter_is_merged_with_its_adapters_and_makes_the_masks_of_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = _adapted_segmenter(tmp_path)
+    report = merge_checkpoint(checkpoint, tmp_path / "out")
+    assert report.max_mask_gap is not None and report.max_mask_gap < 1e-3 and "masks" in str(report)
+    shard = torch.load(checkpoint / "model_world_size_1_rank_0.pt")
+    merged = RSa2VA.from_pretrained(tmp_path / "out").state_dict()
+    for part in ("projector.0.weight", "sam2.mask_decoder.iou_token.weight"):
+        assert torch.equal(merged[part], shard[f"base_model.model.{part}"])
+    query = "vlm.model.language_model.layers.0.self_attn.q_proj"
+    assert not torch.equal(merged[f"{query}.weight"], shard[f"base_model.model.{query}.base_layer.weight"])
+    original = merge._save
+
+    def damaging(state: dict[str, Tensor], *rest: object) -> None:
+        original({**state, "projector.2.bias": state["projector.2.bias"] + 1}, *rest)
+
+    monkeypatch.setattr(merge, "_save", damaging)
+    with pytest.raises(MergeMismatch, match="masks whose logits"):
+        merge_checkpoint(checkpoint, tmp_path / "damaged")
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:

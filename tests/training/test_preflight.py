@@ -273,6 +273,17 @@ def test_a_pool_that_cannot_work_is_found_before_anything_is_started(tiny: Path,
     assert "has no chat template" in found()
 
 
+def test_masks_of_boxes_need_a_segmenter(tiny: Path) -> None:
+    config = tiny_config(tiny)
+    config.reward.terms = {"dual_mask_iou": {"params": {"source": "box_masks"}}}
+    assert "source=box_masks but segmenter.model=null" in problems(config)
+    config.segmenter.model = "sam2"
+    make_plan(config)
+    assert launch.gpus_needed(config) == 1
+    config.segmenter.update(servers=3, gpus=0.5)
+    assert launch.gpus_needed(config) == 3
+
+
 def test_the_plan_refuses_a_judge_that_does_not_fit(tiny: Path) -> None:
     config = tiny_config(tiny)
     config.judge = judge_config(retries=-1).judge

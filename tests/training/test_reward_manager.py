@@ -1,6 +1,7 @@
 """The reward manager as verl's reward workers call it: token ids in, a reward and numbers out."""
 
 import asyncio
+import io
 import json
 import math
 import time
@@ -13,6 +14,7 @@ import pytest
 import torch
 from aiohttp import web
 from omegaconf import OmegaConf
+from PIL import Image
 from tensordict import TensorDict
 from transformers import AutoTokenizer
 from verl import DataProto
@@ -20,7 +22,9 @@ from verl import DataProto
 from tests.judge.stub import StubJudge, chat_reply
 from vgr_rl.config.resolvers import asset_path
 from vgr_rl.data.schema import sample_to_json
-from vgr_rl.grounding import Sample, Size, Target
+from vgr_rl.grounding import Sample, Size, Target, box_rle, rle_iou
+from vgr_rl.segment.server import MaskRequest, MaskServer
+from vgr_rl.tiny.segmenter import build_sam2
 from vgr_rl.training.reward_manager import DETAIL, EvidenceRewardManager
 
 MODEL = asset_path("base_qwen2_5_vl")
@@ -38,6 +42,7 @@ def manager(terms: dict[str, Any], judge: dict[str, Any]) -> EvidenceRewardManag
         "model": {"path": MODEL, "frame": "auto", "min_pixels": None, "max_pixels": None, "prefill": "<think>"},
         "reward": {"terms": terms, "by_source": {}, "num_workers": 2},
         "judge": judge,
+        "segmenter": {"model": None, "servers": 1, "timeout_s": 30},
         "trainer": {"total_training_steps": 10},
     }
     return EvidenceRewardManager(OmegaConf.create(config), TOKENIZER, None)
@@ -75,6 +80,41 @@ def test_a_reward_that_fails_is_not_a_number(tmp_path: Path) -> None:
     result = graded({"broken": {"use": f"{tmp_path}/broken.py:broken"}}, step=1)
     assert math.isnan(result["reward_score"])
     assert json.loads(result["reward_extra_info"][DETAIL])["reasons"] == {"broken": "KeyError: 'judge'"}
+
+
+def test_a_segmenter_makes_masks_of_boxes_and_its_failure_is_no_reward(tmp_path: Path) -> None:
+    """The server is the real one, asked in this process."""
+    build_sam2().save_pretrained(tmp_path)
+    mask = box_rle((0, 0, 32, 64), Size(64, 64))
+    sample = replace(SAMPLE, targets=(Target(None, "it", "evidence", mask),))
+    terms = {"dual_mask_iou": {"params": {"source": "box_masks"}}}
+    server = MaskServer(str(tmp_path))
+    picture = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(picture, "PNG")
+    images = [picture.getvalue(), b"no picture"]
+    subjects = [manager(terms, {"name": "rules"}) for _ in images]
+    inputs = []
+    for subject, image in zip(subjects, images, strict=True):
+        subject._segmenter_config.model, subject._segmenter = "sam2", server
+        inputs.append(rollout(1, sample))
+        column = np.empty(1, dtype=object)
+        column[0] = [{"role": "user", "content": [{"type": "image", "image": {"bytes": image}}]}]
+        inputs[-1].non_tensor_batch["raw_prompt"] = column
+
+    async def both() -> list[dict[str, Any]]:
+        return [await subject.run_single(given) for subject, given in zip(subjects, inputs, strict=True)]
+
+    good, bad = asyncio.run(both())
+    (box_mask,) = asyncio.run(_masks(str(tmp_path), images[0]))
+    assert good["reward_score"] == pytest.approx(rle_iou([box_mask], [mask])[0][0])
+    assert math.isnan(bad["reward_score"])
+    row = json.loads(bad["reward_extra_info"][DETAIL])
+    assert "UnidentifiedImageError" in row["segmenter"]
+    assert row["reasons"] == {"dual_mask_iou": "the response has 1 boxes but no masks were made of them"}
+
+
+async def _masks(model: str, image: bytes) -> Any:
+    return (await MaskServer(model).masks(MaskRequest(1, {"bytes": image}, ((0.0, 0.0, 32.0, 64.0),)))).masks
 
 
 OPEN = replace(SAMPLE, answer_kind="open", options=(), answer="the letter A")

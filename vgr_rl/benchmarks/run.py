@@ -1,24 +1,33 @@
 """Answer a benchmark greedily, with a model on vLLM or behind an endpoint, and score the responses."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vgr_rl.benchmarks.answers import CONVENTIONS, Convention
-from vgr_rl.benchmarks.choice import INSTRUCTION, Benchmark, Item
+from vgr_rl.benchmarks.choice import INSTRUCTION, Item
 from vgr_rl.benchmarks.endpoint import Endpoint, Request
 from vgr_rl.benchmarks.heldout import Progress
 from vgr_rl.benchmarks.serve import Prompt, Response, ServedModel, Server
 from vgr_rl.benchmarks.store import RowFile, check_settings, fingerprint, write_json
-from vgr_rl.benchmarks.suite import CHOICE, RUNNABLE, find_data, score
+from vgr_rl.benchmarks.suite import CHOICE, NAMES, RUNNABLE, find_data, score
+from vgr_rl.data.schema import Message
 from vgr_rl.grounding import Frame, ResizeRule, Size
 
 log = logging.getLogger(__name__)
 
 _MODE = "greedy"
 _UNITS = 1000  # what a model that writes norm1000 takes every image to measure
+
+
+Question = TypeVar("Question")
+
+
+Ask = Callable[[Item], list[Message]]
+"""Returns the conversation that asks a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +52,14 @@ class BenchmarkRun:
     concurrency: int = 256
     prefill: str = "<think>"
     frame: Frame | None = None
+    sam2: str | None = None
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.benchmark not in RUNNABLE:
-            raise ValueError(f"benchmark={self.benchmark} but a model can be run on {', '.join(RUNNABLE)}")
+        if self.benchmark not in NAMES:
+            raise ValueError(f"benchmark={self.benchmark} but a model can be run on {', '.join(NAMES)}")
         if self.convention not in CONVENTIONS:
             raise ValueError(f"convention={self.convention} but expected one of {', '.join(CONVENTIONS)}")
         if self.url is None and (self.served_name or self.api_key_env):
@@ -91,18 +101,45 @@ def run(task: BenchmarkRun, progress: Progress) -> dict[str, Any]:
     benchmark = RUNNABLE[task.benchmark]
     data = find_data(task.benchmark, task.data)
     items = {item.key: item for item in benchmark.load(data, task.limit)}
-    model = _model(task)
+    model = model_of(task)
+
+    def answer(todo: Sequence[Item]) -> Iterator[dict[str, Any]]:
+        ask = partial(benchmark.messages, convention=task.convention, system_prompt=task.system_prompt)
+        for response, model_size in responses(task, ask, model, todo):
+            yield _row(response, model_size)
+
+    return collect(task, data, items, task.settings(model, data), answer, progress)
+
+
+def collect(
+    task: BenchmarkRun,
+    data: Path,
+    items: Mapping[str, Question],
+    settings: Mapping[str, Any],
+    answer: Callable[[Sequence[Question]], Iterable[dict[str, Any]]],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the predictions that are missing, score all, and return the result; see `run`.
+
+    Args:
+        task: what is asked for.
+        data: file of the benchmark.
+        items: its questions by key.
+        settings: what must be equal for rows of two runs to belong together.
+        answer: makes the rows of questions.
+        progress: is told of every row.
+    """
     predictions = task.out / "predictions.jsonl"
     if task.overwrite:
         for path in (task.out / "settings.json", task.out / "result.json", predictions):
             path.unlink(missing_ok=True)
-    check_settings(task.out / "settings.json", task.settings(model, data))
+    check_settings(task.out / "settings.json", settings)
     file = RowFile(predictions)
     todo = [item for key, item in items.items() if key not in file.rows]
     progress.start(_MODE, len(items), len(items) - len(todo))
     try:
-        for response, model_size in _answer(task, benchmark, model, todo):
-            file.append(_row(response, model_size))
+        for row in answer(todo):
+            file.append(row)
             progress.advance(_MODE)
         file.finish(items)
     finally:
@@ -112,7 +149,7 @@ def run(task: BenchmarkRun, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def _model(task: BenchmarkRun) -> ServedModel | None:
+def model_of(task: BenchmarkRun) -> ServedModel | None:
     """Return the model's processor and frame; None where the boxes of an endpoint's model need neither."""
     if task.url and task.frame not in (None, "model_px"):
         return None
@@ -125,28 +162,35 @@ def _model(task: BenchmarkRun) -> ServedModel | None:
         raise ValueError(f"{error}{hint}") from error
 
 
-def _answer(
-    task: BenchmarkRun, benchmark: Benchmark, model: ServedModel | None, todo: Sequence[Item]
+def responses(
+    task: BenchmarkRun, ask: Ask, model: ServedModel | None, todo: Sequence[Item]
 ) -> Iterator[tuple[Response, Size | None]]:
-    """Yield the responses as they finish, each with the size whose pixels its boxes are written in."""
+    """Yield the responses as they finish, each with the size whose pixels its boxes are written in.
+
+    Args:
+        task: what is asked for.
+        ask: returns the conversation that asks a question.
+        model: from `model_of`.
+        todo: the questions.
+    """
     if not todo:
         return
     sizes = {item.key: item.stored_size() for item in todo}
     frame, resize = (task.frame, None) if model is None else (model.frame, model.resize)
     if task.url:
-        responses = _from_endpoint(task, benchmark, todo)
+        answers = _from_endpoint(task, ask, todo)
     else:
         assert model is not None, "only an endpoint does without"
-        responses = _in_process(task, benchmark, model, todo, sizes)
-    for response in responses:
+        answers = _in_process(task, ask, model, todo, sizes)
+    for response in answers:
         yield response, written_size(frame, resize, sizes[response.id])
 
 
-def _from_endpoint(task: BenchmarkRun, benchmark: Benchmark, todo: Sequence[Item]) -> Iterator[Response]:
+def _from_endpoint(task: BenchmarkRun, ask: Ask, todo: Sequence[Item]) -> Iterator[Response]:
     assert task.url is not None
     name = task.served_name or task.model
     endpoint = Endpoint(task.url, name, task.prefill, task.api_key_env, task.processor_kwargs)
-    requests = (Request(item.key, _messages(task, benchmark, item), item.encoded_images()) for item in todo)
+    requests = (Request(item.key, ask(item), item.encoded_images()) for item in todo)
     for (response,) in endpoint.stream(
         requests, concurrency=task.concurrency, temperature=0.0, max_tokens=task.max_new_tokens, seed=0
     ):
@@ -155,13 +199,13 @@ def _from_endpoint(task: BenchmarkRun, benchmark: Benchmark, todo: Sequence[Item
 
 def _in_process(
     task: BenchmarkRun,
-    benchmark: Benchmark,
+    ask: Ask,
     model: ServedModel,
     todo: Sequence[Item],
     sizes: Mapping[str, Size],
 ) -> Iterator[Response]:
     def prompt(item: Item, images: Sequence[Mapping[str, Any]]) -> Prompt:
-        return model.prompt(item.key, _messages(task, benchmark, item), images, sizes[item.key], Path())
+        return model.prompt(item.key, ask(item), images, sizes[item.key], Path())
 
     images = {item.key: 1 + len(item.further_images) for item in todo}
     longest = max((prompt(item, [{}] * images[item.key]) for item in todo), key=lambda each: each.length)
@@ -185,10 +229,6 @@ def _in_process(
         yield from server.stream(prompts, temperature=0.0, max_tokens=task.max_new_tokens, seed=0)
     finally:
         server.close()
-
-
-def _messages(task: BenchmarkRun, benchmark: Benchmark, item: Item) -> list[dict[str, str]]:
-    return benchmark.messages(item, task.convention, task.system_prompt)
 
 
 def written_size(frame: Frame | None, resize: ResizeRule | None, stored: Size) -> Size | None:

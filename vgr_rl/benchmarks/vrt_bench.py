@@ -14,6 +14,7 @@ from vgr_rl.benchmarks.loading import load_questions
 from vgr_rl.benchmarks.predictions import Prediction
 from vgr_rl.benchmarks.tsv import ImageSource
 from vgr_rl.data.records import RowError
+from vgr_rl.data.schema import ImageRef, Row, read_samples, resolve_image
 from vgr_rl.data.tfrecord import parse_example, read_records, record_at
 from vgr_rl.grounding import ImageGeometry, Rle, Size, Trace, check_rle, parse_trace, rle_iou
 
@@ -65,17 +66,38 @@ class VrtGraded(NamedTuple):
 
 
 def load(path: Path) -> list[VrtItem]:
-    """Read and check the TFRecord file; pictures stay in it.
+    """Read and check the TFRecord file, whose pictures stay in it, or a parquet file of samples with masks.
 
     Raises:
         ValueError: if the file is no sound TFRecord file, or listing every record that is no question of VRT-Bench.
     """
+    if path.suffix == ".parquet":
+        return load_questions(path, TITLE, SAMPLES, read_samples(path), partial(_of_sample, path.parent))
 
     def read(record: tuple[int, bytes]) -> VrtItem:
         start, data = record
         return parse_item(parse_example(data), partial(_image, path, start))
 
     return load_questions(path, TITLE, SAMPLES, read_records(path), read, first=0)
+
+
+def _of_sample(folder: Path, row: Row) -> VrtItem:
+    sample = row.sample
+    sections = {"evidence": "reasoning", "answer": "answer"}
+    masks: dict[str, tuple[Rle, ...]] = dict.fromkeys(SECTIONS, ())
+    for target in sample.targets:
+        if target.mask_rle is None:
+            raise RowError("targets", target.name, "has no mask")
+        masks[sections[target.role]] += (target.mask_rle,)
+    if len(row.images) != 1:
+        raise RowError("images", len(row.images), "must be one")
+    classes = tuple(map(str, sample.extra.get("classes", ())))
+    return VrtItem(sample.id, sample.question, classes, masks, partial(_encoded, resolve_image(row.images[0], folder)))
+
+
+def _encoded(image: ImageRef) -> bytes:
+    data: bytes = image["bytes"] or Path(image["path"]).read_bytes()
+    return data
 
 
 def parse_item(features: Mapping[str, Any], image: ImageSource) -> VrtItem:

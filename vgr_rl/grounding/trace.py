@@ -46,6 +46,7 @@ class Trace(NamedTuple):
         answer_span: the same for the first `<answer>…</answer>`.
         masks: the predicted masks, one for each `[SEG]` in order, or None when none were made for this response. An
             entry is None when that one mask could not be decoded.
+        box_masks: what a segmenter made of each of `boxes`, or None when none were made.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Trace(NamedTuple):
     think_span: Span | None
     answer_span: Span | None
     masks: tuple[Rle | None, ...] | None
+    box_masks: tuple[Rle, ...] | None = None
 
     @property
     def think(self) -> str | None:

@@ -63,6 +63,36 @@ class RSa2VAConfig(PreTrainedConfig):
         """Return the language model's configuration."""
         return self.vlm_config.get_text_config(*args, **kwargs)
 
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the head's weights are those of the embedding."""
+        return bool(self.vlm_config.tie_word_embeddings)
+
+    @property
+    def vision_config(self) -> PreTrainedConfig:
+        """Configuration of the vision tower."""
+        return self.vlm_config.vision_config
+
+    @property
+    def image_token_id(self) -> int:
+        """Token that stands for a patch of an image."""
+        return int(self.vlm_config.image_token_id)
+
+    @property
+    def video_token_id(self) -> int:
+        """Token that stands for a patch of a video."""
+        return int(self.vlm_config.video_token_id)
+
+    @property
+    def vision_start_token_id(self) -> int:
+        """Token before an image."""
+        return int(self.vlm_config.vision_start_token_id)
+
+    @property
+    def vision_end_token_id(self) -> int:
+        """Token after an image."""
+        return int(self.vlm_config.vision_end_token_id)
+
 
 ImageFeatures = tuple[Tensor, ...]
 """What SAM2's frozen encoder makes of images: maps `[I, channels, height, width]`, the finest first."""
@@ -74,12 +104,12 @@ class RSa2VAOutput(NamedTuple):
     Attributes:
         logits: of the next token, `[B, L, vocabulary]`.
         masks: logits of the masks, `[S, height, width]`, in the order of the responses and of their `[SEG]`.
-        row_of_mask: which response each mask belongs to, `[S]`.
+        image_of_mask: which image each mask belongs to, `[S]`.
     """
 
     logits: Tensor
     masks: Tensor
-    row_of_mask: Tensor
+    image_of_mask: Tensor
 
 
 class RSa2VA(PreTrainedModel):
@@ -156,24 +186,33 @@ class RSa2VA(PreTrainedModel):
     def forward(
         self,
         input_ids: Tensor,
-        response_mask: Tensor,
-        image_features: ImageFeatures,
-        image_of_row: Tensor,
+        image_of_seg: Tensor | None = None,
+        image_features: ImageFeatures | None = None,
+        sam2_pixels: Tensor | None = None,
         **vlm_inputs: Any,
     ) -> RSa2VAOutput:
         """Read prompts with responses, and decode every `[SEG]` of the responses.
 
         Args:
-            input_ids: `[B, L]`.
-            response_mask: whether a token belongs to the response, `[B, L]`; a `[SEG]` of a prompt is no mask.
-            image_features: of the images, from `embed_images`.
-            image_of_row: which image each response is about, `[B]`.
+            input_ids: `[B, L]`; or `[1, L]` of all responses, one behind the other.
+            image_of_seg: at each `[SEG]` of a response the image it is about, -1 at any other token, `[B, L]`: a
+                `[SEG]` of a prompt is no mask. None decodes nothing.
+            image_features: of the images, from `embed_images`; or
+            sam2_pixels: the images, for `embed_images`.
             vlm_inputs: what else the processor gives: attention_mask, pixel_values, image_grid_thw.
         """
         hidden = self.vlm.model(input_ids=input_ids, **vlm_inputs).last_hidden_state
-        rows, columns = ((input_ids == self.config.seg_token_id) & response_mask.bool()).nonzero(as_tuple=True)
-        masks = self.decode_masks(hidden[rows, columns], image_features, image_of_row[rows])
-        return RSa2VAOutput(self.vlm.lm_head(hidden), masks, rows)
+        logits = self.vlm.lm_head(hidden)
+        if image_of_seg is None:
+            return RSa2VAOutput(logits, hidden.new_zeros(0, 0, 0), input_ids.new_zeros(0))
+        if image_features is None:
+            assert sam2_pixels is not None, "one of the two is given"
+            image_features = self.embed_images(sam2_pixels)
+        rows, columns = (image_of_seg >= 0).nonzero(as_tuple=True)
+        image_of_mask = image_of_seg[rows, columns]
+        return RSa2VAOutput(
+            logits, self.decode_masks(hidden[rows, columns], image_features, image_of_mask), image_of_mask
+        )
 
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> ImageFeatures:

@@ -26,12 +26,16 @@ class SegmentedResponse:
         masks: one for each `[SEG]`.
         reasoning: those before the only answer.
         answer: those inside it.
+        length: tokens, with the one that ends it.
+        truncated: whether that one is missing.
     """
 
     text: str
     masks: tuple[Rle, ...]
     reasoning: tuple[Rle, ...]
     answer: tuple[Rle, ...]
+    length: int
+    truncated: bool
 
 
 def sam2_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
@@ -87,24 +91,24 @@ def predict(
     start = inputs["input_ids"].shape[1]
     logits = _masks(model, inputs, tokens, start, features)
     response = tokens[0, start:].tolist()
-    text = processor.tokenizer.decode(response[:-1] if response[-1] == end else response, skip_special_tokens=False)
+    ended = response[-1] == end
+    text = processor.tokenizer.decode(response[:-1] if ended else response, skip_special_tokens=False)
     size = Size(*picture.size)
     masks = to_rles(logits, size)
     trace = parse_trace(text, ImageGeometry(size, size), "orig_px", masks=masks)
     assert trace.segs == len(masks), "each [SEG] token is one mask"
-    return SegmentedResponse(
-        text, tuple(masks), tuple(masks[n] for n in trace.seg_reasoning), tuple(masks[n] for n in trace.seg_answer)
-    )
+    reasoning, answer = (tuple(masks[n] for n in chosen) for chosen in (trace.seg_reasoning, trace.seg_answer))
+    return SegmentedResponse(text, tuple(masks), reasoning, answer, len(response), not ended)
 
 
 def _masks(model: RSa2VA, inputs: Any, tokens: Tensor, start: int, features: ImageFeatures) -> Tensor:
     """Read the response once more with the pass that training uses, and decode its masks."""
-    is_response = torch.arange(tokens.shape[1], device=tokens.device)[None] >= start
+    is_seg = tokens == model.config.seg_token_id
+    is_seg[:, :start] = False
     grown = {
         name: F.pad(value, (0, tokens.shape[1] - start), value=int(name == "attention_mask"))
         for name, value in inputs.items()
         if name in ("attention_mask", "mm_token_type_ids")
     }
     vision = {name: value for name, value in inputs.items() if name not in ("input_ids", *grown)}
-    of_row = torch.zeros(1, dtype=torch.long, device=tokens.device)
-    return model(tokens, is_response, features, of_row, **grown, **vision).masks
+    return model(tokens, is_seg.long() - 1, features, **grown, **vision).masks

@@ -6,7 +6,7 @@ from vgr_rl.tiny.model import Family, build_model, build_processor
 from vgr_rl.tiny.world import SIDE
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin, Sam2Model
+    from transformers import PreTrainedModel, ProcessorMixin, Sam2Model
 
     from vgr_rl.segment.model import RSa2VA
 
@@ -52,8 +52,10 @@ def build_sam2(seed: int = 0) -> "Sam2Model":
         return Sam2Model(config)
 
 
-def build_r_sa2va(family: Family, seed: int = 0) -> "tuple[RSa2VA, ProcessorMixin]":
-    """Build the model and its processor, the same for the same seed."""
+def build_r_sa2va(
+    family: Family, seed: int = 0, vlm: "PreTrainedModel | None" = None
+) -> "tuple[RSa2VA, ProcessorMixin]":
+    """Build the model and its processor, the same for the same seed; `vlm` becomes its vision-language model."""
     import torch
 
     from vgr_rl.segment.model import RSa2VA
@@ -61,5 +63,6 @@ def build_r_sa2va(family: Family, seed: int = 0) -> "tuple[RSa2VA, ProcessorMixi
     processor = build_processor(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = RSa2VA.from_parts(build_model(family, seed), build_sam2(seed), processor.tokenizer, multimask=False)
+        vlm = build_model(family, seed) if vlm is None else vlm
+        model = RSa2VA.from_parts(vlm, build_sam2(seed), processor.tokenizer, multimask=False)
     return model, processor

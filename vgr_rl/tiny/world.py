@@ -122,6 +122,14 @@ def render(scene: Scene) -> np.ndarray:
     return blended.astype(np.uint8)
 
 
+def shape_mask(shape: Shape) -> np.ndarray:
+    """Return the pixels that a shape is painted on: bool array [SIDE, SIDE]."""
+    image = Image.new("RGB", (SIDE, SIDE), "white")
+    _draw_shape(ImageDraw.Draw(image), shape)
+    painted: np.ndarray = (np.asarray(image) != 255).any(axis=-1)
+    return painted
+
+
 def render_png(scene: Scene) -> bytes:
     """Paint a scene and encode it as PNG."""
     buffer = io.BytesIO()

@@ -20,6 +20,10 @@ class Encoded:
     input_ids: list[int]
     loss_mask: list[int]
 
+    def count(self, token_id: int) -> int:
+        """Return how often a token stands under loss."""
+        return sum(mask for token, mask in zip(self.input_ids, self.loss_mask, strict=True) if token == token_id)
+
 
 @dataclass(frozen=True, slots=True)
 class ChatEncoder:

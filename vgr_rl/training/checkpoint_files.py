@@ -120,6 +120,7 @@ def _own_shapes(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _shapes(config: dict[str, Any]) -> dict[str, Any]:
+    config = config.get("vlm_config", config)  # of R-Sa2VA
     parts = {"text": config.get("text_config", config), "vision": config.get("vision_config", {})}
     return {f"{name} {key}": part[key] for name, part in parts.items() for key in _SHAPE_KEYS if key in part}
 
@@ -131,6 +132,7 @@ def _parameters(folder: Path) -> set[int]:
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
-    total = sum(parameter.numel() for parameter in model.parameters())
+    buffers = model.state_dict().keys() & dict(model.named_buffers())
+    total = sum(tensor.numel() for tensor in [*model.parameters(), *map(model.get_buffer, buffers)])
     head = model.get_output_embeddings().weight.numel()
     return {total, total + head} if model.config.tie_word_embeddings else {total}

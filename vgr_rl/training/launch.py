@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import os
 import shutil
 import sys
@@ -81,6 +82,8 @@ def _derive(config: DictConfig) -> None:
                 term.use = f"{Path(file).absolute()}:{name}"
         if config.judge.name == "pool" and config.judge.model and is_local(config.judge.model):
             config.judge.model = str(Path(config.judge.model).expanduser().absolute())
+        if config.segmenter.model and is_local(config.segmenter.model):
+            config.segmenter.model = str(Path(config.segmenter.model).expanduser().absolute())
         if config.judge.get("prompt_file"):
             config.judge.prompt_file = str(Path(config.judge.prompt_file).expanduser().absolute())
         if config.model.freeze:
@@ -181,10 +184,12 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
 
 
 def gpus_needed(config: DictConfig) -> int:
-    """Return how many GPUs policy and judge take, or worker slots on a CPU."""
+    """Return how many GPUs policy, judge and segmenter take, or worker slots on a CPU."""
     judge = config.reward.reward_model
     pool = judge.nnodes * judge.n_gpus_per_node if judge.enable_resource_pool else 0
-    return int(config.trainer.nnodes * config.trainer.n_gpus_per_node + pool)
+    segmenter = config.segmenter
+    masks = math.ceil(segmenter.servers * segmenter.gpus) if segmenter.model is not None else 0
+    return int(config.trainer.nnodes * config.trainer.n_gpus_per_node + pool + masks)
 
 
 def _check_cluster(config: DictConfig, resources: Mapping[str, float]) -> None:

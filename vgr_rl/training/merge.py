@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from vgr_rl.errors import ConfigError
+from vgr_rl.segment import auto
 from vgr_rl.training.shards import (
     LoraScale,
     Shard,
@@ -27,6 +28,8 @@ PROBE_ROWS, PROBE_TOKENS = 4, 64
 # Largest difference of a token's log-prob that rounding explains (nats): order of summation in float32, and for an
 # adapter the difference between (W + BA)x and Wx + BAx; bfloat16 weights of the reference are rounded in the same way.
 LOG_PROB_TOLERANCE = 1e-3
+# The same for a mask's logit, which is cut at 0; logits of certain pixels are 10 and more.
+MASK_TOLERANCE = 1e-2
 
 
 class MergeMismatch(RuntimeError):
@@ -42,17 +45,21 @@ class MergeReport:
         shards: number of shards they were compared with.
         probe_tokens: number of tokens whose log-prob was compared.
         max_log_prob_gap: largest difference of a log-prob, nats.
+        max_mask_gap: largest difference of a mask's logit; None for a model without masks.
     """
 
     tensors: int
     shards: int
     probe_tokens: int
     max_log_prob_gap: float
+    max_mask_gap: float | None
 
     def __str__(self) -> str:
         against = f"{self.shards} shard{'s' if self.shards > 1 else ''}"
         tensors = f"{self.tensors} tensors against {against}" if self.tensors else f"adapter of {against} folded"
-        return f"verified, {tensors}, log-probs of {self.probe_tokens} probe tokens within {self.max_log_prob_gap:.1e}"
+        masks = "" if self.max_mask_gap is None else f", logits of their masks within {self.max_mask_gap:.1e}"
+        probe = f"log-probs of {self.probe_tokens} probe tokens within {self.max_log_prob_gap:.1e}"
+        return f"verified, {tensors}, {probe}{masks}"
 
 
 def merge_checkpoint(checkpoint: Path, out: Path, dtype: str = "auto", overwrite: bool = False) -> MergeReport:
@@ -73,6 +80,7 @@ def merge_checkpoint(checkpoint: Path, out: Path, dtype: str = "auto", overwrite
     checkpoint = checkpoint / "actor" if (checkpoint / "actor" / "fsdp_config.json").is_file() else checkpoint
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists; name another folder or pass --overwrite")
+    auto.register(checkpoint / "huggingface")
     try:
         shards = read_shards(checkpoint)
     except ValueError as error:
@@ -116,7 +124,16 @@ def verify(
             f"{merged} gives log-probs up to {gap:.3g} nats from those of {checkpoint}; at most {LOG_PROB_TOLERANCE} "
             "is rounding"
         )
-    return MergeReport(len(whole) if scale is None else 0, len(shards), PROBE_ROWS * (PROBE_TOKENS - 1), gap)
+    mask_gap = None
+    if model.config.model_type == auto.MODEL_TYPE:
+        mask_gap = (masks(model, probe) - masks(reference, probe)).abs().max().item()
+        if not mask_gap <= MASK_TOLERANCE:
+            raise MergeMismatch(
+                f"{merged} gives masks whose logits are up to {mask_gap:.3g} from those of {checkpoint}; at most "
+                f"{MASK_TOLERANCE} is rounding"
+            )
+    tensors = len(whole) if scale is None else 0
+    return MergeReport(tensors, len(shards), PROBE_ROWS * (PROBE_TOKENS - 1), gap, mask_gap)
 
 
 def probe_batch(processor: Any, config: Any, seed: int = 0) -> dict[str, Tensor]:
@@ -147,6 +164,19 @@ def log_probs(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
     logits = model(**batch).logits[:, -PROBE_TOKENS:-1].float()
     targets = batch["input_ids"][:, -PROBE_TOKENS + 1 :]
     return logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+
+
+@torch.no_grad()
+def masks(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Return what an R-Sa2VA makes of each row's last token about a picture of noise, logits [rows, height, width]."""
+    generator = torch.Generator().manual_seed(0)
+    side = model.config.sam2_config.prompt_encoder_config.image_size
+    image_of_seg = torch.full_like(batch["input_ids"], -1)
+    image_of_seg[:, -1] = 0
+    found: Tensor = model(
+        **batch, image_of_seg=image_of_seg, sam2_pixels=torch.randn(1, 3, side, side, generator=generator)
+    ).masks
+    return found
 
 
 def _save(state: Shard, checkpoint: Path, out: Path, dtype: torch.dtype) -> None:

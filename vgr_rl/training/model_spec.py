@@ -59,10 +59,13 @@ class ModelSpec:
         """
         from transformers import AutoConfig, AutoImageProcessor
 
+        from vgr_rl.segment import auto
+
         folder = os.path.expanduser(path)
         if is_local(path) and not (Path(folder) / "config.json").is_file():
             hint = f"; did you mean {trained}?" if (trained := Path(path) / "model").is_dir() else ""
             raise ConfigError(f"model.path={path} but there is no config.json in that folder{hint}")
+        auto.register(folder)
         try:
             hf_config = AutoConfig.from_pretrained(folder)
             image_processor = AutoImageProcessor.from_pretrained(folder)
@@ -78,8 +81,9 @@ class ModelSpec:
             raise ConfigError(f"model.path={path} ({hf_config.model_type}) has no image tokens: not a vision model")
         if frame != "auto" and frame not in FRAMES:
             raise ConfigError(f"model.frame={frame} but expected auto or one of {', '.join(FRAMES)}")
+        family = getattr(hf_config, "vlm_config", hf_config).model_type
         try:
-            resolved: Frame = model_frame(hf_config.model_type) if frame == "auto" else frame  # type: ignore[assignment]
+            resolved: Frame = model_frame(family) if frame == "auto" else frame  # type: ignore[assignment]
             rule = ResizeRule.from_image_processor(image_processor)
             rule = ResizeRule(rule.factor, min_pixels or rule.min_pixels, max_pixels or rule.max_pixels)
         except ValueError as error:

@@ -109,6 +109,12 @@ def _check_rewards(config: DictConfig, sources: frozenset[str]) -> list[str]:
         rewards = build_rewards(reward)
     except (ValueError, TypeError) as error:
         return [str(error)]
+    changes = [changed for terms in (reward.get("by_source") or {}).values() for changed in terms.values()]
+    sources_of_masks = {
+        ((term or {}).get("params") or {}).get("source") for term in [*reward["terms"].values(), *changes]
+    }
+    if "box_masks" in sources_of_masks and config.segmenter.model is None:
+        return ["reward: a term has source=box_masks but segmenter.model=null; name the SAM2 that makes these masks"]
     unknown = sorted(set(rewards.by_source) - sources) if sources else []
     return [f"reward.by_source.{name}: the data have no such data_source, only {sorted(sources)}" for name in unknown]
 

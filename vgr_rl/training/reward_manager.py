@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,10 +13,12 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from rewards.accuracy import Question
 from rewards.judging import Verdicts
 from vgr_rl.data.schema import sample_from_json
+from vgr_rl.grounding import Trace
 from vgr_rl.judge.client import JudgeClient, JudgeFailed, Ruling
 from vgr_rl.judge.metrics import as_row
 from vgr_rl.judge.pool import base_urls
 from vgr_rl.judge.settings import judge_settings
+from vgr_rl.segment.server import ImageRef, MaskClient, MaskRequest, running_client
 from vgr_rl.training.grading import Grader, build_rewards, sample_row, to_json
 from vgr_rl.training.model_spec import ModelSpec
 
@@ -34,6 +36,7 @@ class EvidenceRewardManager(RewardManagerBase):
     """
 
     _current: tuple[int, Grader]
+    _segmenter: MaskClient | None
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class EvidenceRewardManager(RewardManagerBase):
         super().__init__(config, tokenizer, compute_score)
         self._grader = build_grader(config)
         self._judge = build_judge(config)
+        self._segmenter_config, self._segmenter = config.segmenter, None
         if self._judge is not None and reward_router_address is not None:
             self._judge.use(base_urls(reward_router_address))
         self._total_steps = int(config.trainer.total_training_steps)
@@ -61,15 +65,25 @@ class EvidenceRewardManager(RewardManagerBase):
         sample = _sample(item.non_tensor_batch["extra_info"]["sample"])
         grader = self._grader_of(int(item.non_tensor_batch["global_steps"]))
         trace, judged = grader.parse(response, sample), dict[str, Any]()
+        if self._segmenter_config.model is not None and trace.boxes:
+            trace, judged["segmenter"] = await self._with_box_masks(trace, item.non_tensor_batch)
         if self._judge is None:
             grade = grader.score(trace, sample)
         else:
             outcomes = {question: await _outcome(self._judge, question) for question in grader.questions(trace, sample)}
             grade = grader.score(trace, sample, _verdicts(outcomes))
-            judged = {"judge": list(map(as_row, outcomes.values())), "graded_s": [arrived_s, time.time()]}
+            judged |= {"judge": list(map(as_row, outcomes.values())), "graded_s": [arrived_s, time.time()]}
         info: dict[str, Any] = {name: float(value) for name, value in grade.composed.parts.items()}
         info[DETAIL] = to_json(sample_row(grade, sample) | judged)
         return {"reward_score": float(grade.composed.value), "reward_extra_info": info}
+
+    async def _with_box_masks(self, trace: Trace, row: Mapping[str, Any]) -> tuple[Trace, str | None]:
+        """Ask a server for the masks of a response's boxes; return it with them, and why there are none."""
+        if self._segmenter is None:
+            self._segmenter = running_client(self._segmenter_config.servers, self._segmenter_config.timeout_s)
+        boxes = tuple(box.box_orig_px for box in trace.boxes)
+        reply = await self._segmenter.masks(MaskRequest(int(row["global_steps"]), image_of(row["raw_prompt"]), boxes))
+        return trace._replace(box_masks=reply.masks), reply.reason
 
     def use_judges(self, urls: Sequence[str]) -> None:
         """Ask these servers from now on."""
@@ -89,6 +103,13 @@ def build_grader(config: DictConfig) -> Grader:
     spec = ModelSpec.load(model.path, model.frame, model.min_pixels, model.max_pixels)
     reward: Any = OmegaConf.to_container(config.reward, resolve=True)
     return Grader(build_rewards(reward), spec.resize_rule, spec.frame, config.model.prefill)
+
+
+def image_of(messages: Sequence[Mapping[str, Any]]) -> ImageRef:
+    """Return the first image of a conversation as `EvidenceDataset` writes it."""
+    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    image: ImageRef = next(part["image"] for part in parts if part["type"] == "image")
+    return image
 
 
 def build_judge(config: DictConfig) -> JudgeClient | None:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vgr_rl.data.schema import SftRow
 from vgr_rl.training.chat_encoding import ChatEncoder
 from vgr_rl.training.dataset import decode_image
 from vgr_rl.training.sft_rows import SftTable
@@ -44,15 +46,16 @@ class ColdStartDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.table[index]
+        return self.item(row, [decode_image(image) for image in row.images], self.table.name(index))
+
+    def item(self, row: SftRow, images: list[Image.Image], name: str) -> dict[str, Any]:
+        """Return the item of a row with decoded images; errors call it `name`."""
         image_processor = self.processor.image_processor
-        images = [decode_image(image) for image in row.images]
         vision = dict(image_processor(images=images, return_tensors="pt"))
         tokens = vision["image_grid_thw"].prod(dim=-1) // image_processor.merge_size**2
         encoded = self.encoder.encode(row.messages, tokens.tolist())
         if len(encoded.input_ids) > self.max_length:
-            raise ValueError(
-                f"data.max_length={self.max_length} but {self.table.name(index)} has {len(encoded.input_ids)} tokens"
-            )
+            raise ValueError(f"data.max_length={self.max_length} but {name} has {len(encoded.input_ids)} tokens")
         input_ids = torch.tensor(encoded.input_ids)
         return {
             "input_ids": input_ids,

@@ -10,28 +10,39 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vgr_rl.data.schema import SftRow, write_sft
 from vgr_rl.data.sharegpt import read_conversations
 from vgr_rl.errors import ConfigError
+from vgr_rl.segment.auto import MODEL_TYPE
 from vgr_rl.training import memory_plan, sft_memory
-from vgr_rl.training.chat_encoding import ChatEncoder
+from vgr_rl.training.chat_encoding import ChatEncoder, Encoded
 from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, step_of
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.memory import count_parameters
 from vgr_rl.training.memory_plan import Needs
 from vgr_rl.training.model_spec import ModelSpec
-from vgr_rl.training.sft_rows import SftTable, check_row
+from vgr_rl.training.sft_rows import SftTable, check_masks, check_row
 
 logger = logging.getLogger("vgr_rl.sft")
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What one split of the data holds; lengths are tokens, images included; `image_tokens` is their mean."""
+    """What one split of the data holds.
+
+    Attributes:
+        rows: of it.
+        longest: tokens of the longest row, images included.
+        mean: tokens of a row.
+        image_tokens: of a row, on average.
+        with_prefill: rows whose response starts with data.prefill.
+        masks: of `[SEG]` to be learnt.
+    """
 
     rows: int
     longest: int
     mean: float
     image_tokens: float
     with_prefill: int
+    masks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,10 @@ class Plan:
         """Return the plan as lines for a person."""
         config, train = self.config, self.train
         trained = f"LoRA of rank {config.model.lora_rank}" if config.model.lora_rank else "all weights"
+        if self.spec.model_type == MODEL_TYPE:
+            own = trained if config.model.lora_rank else "the language model's weights"
+            own += ", embeddings" if config.model.lora_rank and config.masks.train_embeddings else ""
+            trained = f"{own}, projector and mask decoder"
         start = f"from step {self.resume_step}" if self.resume_step else "from the start"
         lines = [
             f"model    {self.spec.path}: {self.spec.architecture}; {trained} train",
@@ -77,6 +92,13 @@ class Plan:
             f"hardware {config.hardware.name}: {self.processes} training process{'es' if self.processes > 1 else ''}",
             f"run_dir  {config.run_dir}",
         ]
+        if self.spec.model_type == MODEL_TYPE:
+            masks = config.masks
+            lines.insert(
+                2,
+                f"masks    {train.masks} of [SEG]; loss {masks.bce_weight:g} BCE + {masks.dice_weight:g} Dice on "
+                f"{masks.points} points of {masks.per_image} masks an image",
+            )
         if self.val is not None:
             lines.insert(2, f"         {self.val.rows} rows of validation, longest {self.val.longest}")
         if train.with_prefill < train.rows and config.data.prefill:
@@ -104,9 +126,10 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
     if missing and not config.dry_run:
         raise ConfigError(missing[0])
     _check_batch(config, processes)
+    make_missing(config.data.get("make"), _as_list(config.data.train_files) + _as_list(config.data.val_files))
     spec = ModelSpec.load(config.model.path)
     weights_dtype = check_weights(config.model.path, spec)
-    config = _with_parquet_files(config, work_dir, spec)
+    config = _for_model(_with_parquet_files(config, work_dir, spec), spec)
     encoder = _encoder(config)
     train = _check_split(config, "train", spec, encoder)
     val = _check_split(config, "val", spec, encoder) if config.data.val_files else None
@@ -171,7 +194,6 @@ def _check_batch(config: DictConfig, processes: int) -> None:
 
 def _with_parquet_files(config: DictConfig, work_dir: Path, spec: ModelSpec) -> DictConfig:
     config = OmegaConf.create(config)  # type: ignore[assignment]
-    make_missing(config.data.get("make"), _as_list(config.data.train_files) + _as_list(config.data.val_files))
     with open_dict(config):
         for split in ("train", "val"):
             files = _as_list(config.data[f"{split}_files"])
@@ -184,6 +206,18 @@ def _with_parquet_files(config: DictConfig, work_dir: Path, spec: ModelSpec) -> 
         if not config.data.use_dynamic_bsz:
             share = config.data.train_batch_size // (config.trainer.nnodes * config.trainer.n_gpus_per_node)
             config.data.micro_batch_size_per_gpu = min(share, config.data.micro_batch_size_per_gpu)
+    return config
+
+
+def _for_model(config: DictConfig, spec: ModelSpec) -> DictConfig:
+    """Choose engine and data set by what the checkpoint is."""
+    if spec.model_type == MODEL_TYPE:
+        with open_dict(config):
+            config.model.external_lib = "vgr_rl.training.segment_engine"
+            config.data.custom_cls = {
+                "path": "pkg://vgr_rl.training.segment_dataset",
+                "name": "MaskedColdStartDataset",
+            }
     return config
 
 
@@ -218,31 +252,35 @@ def _check_split(config: DictConfig, split: str, spec: ModelSpec, encoder: ChatE
             f"data.{split}_files hold {len(table)} rows but a batch takes data.train_batch_size="
             f"{config.data.train_batch_size}; lower it" + (" or set data.val_files=null" if split == "val" else "")
         )
-    lengths, with_prefill, image_tokens = [], 0, 0
+    lengths, with_prefill, image_tokens, masks = [], 0, 0, 0
     for index in range(len(table)):
         row = table[index]
         name = f"{table.name(index)} (id {row.id})" if row.id else table.name(index)
-        length, of_images = _row_length(row, name, spec, encoder, config.data.max_length)
-        lengths.append(length)
+        encoded, of_images = _encoded(row, name, spec, encoder, config.data.max_length)
+        lengths.append(len(encoded.input_ids))
         image_tokens += of_images
+        if spec.model_type == MODEL_TYPE:
+            masks += check_masks(row, name, encoded.count(spec.hf_config["seg_token_id"]))
         with_prefill += row.messages[-1]["content"].startswith(encoder.prefill)
+    if spec.model_type == MODEL_TYPE and not masks:
+        raise ConfigError(f"data.{split}_files have no [SEG] with a mask, which {spec.architecture} learns from")
     rows = len(lengths)
-    return Split(rows, max(lengths), sum(lengths) / rows, image_tokens / rows, with_prefill)
+    return Split(rows, max(lengths), sum(lengths) / rows, image_tokens / rows, with_prefill, masks)
 
 
-def _row_length(row: SftRow, name: str, spec: ModelSpec, encoder: ChatEncoder, max_length: int) -> tuple[int, int]:
+def _encoded(row: SftRow, name: str, spec: ModelSpec, encoder: ChatEncoder, max_length: int) -> tuple[Encoded, int]:
     sizes = check_row(row, name)
     try:
         image_tokens = [spec.resize_rule.image_tokens(size) for size in sizes]
-        length = len(encoder.encode(row.messages, image_tokens).input_ids)
+        encoded = encoder.encode(row.messages, image_tokens)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
-    if length > max_length:
+    if (length := len(encoded.input_ids)) > max_length:
         raise ConfigError(
             f"data.max_length={max_length} but {name} needs {length} tokens, {sum(image_tokens)} of them for its "
             f"{len(sizes)} images; raise it, or lower max_pixels of the image processor in model.path"
         )
-    return length, sum(image_tokens)
+    return encoded, sum(image_tokens)
 
 
 def _encoder(config: DictConfig) -> ChatEncoder:

@@ -8,6 +8,7 @@ from vgr_rl.data.images import upright_size
 from vgr_rl.data.schema import SftRow, resolve_image
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding.frames import Size
+from vgr_rl.grounding.masks import check_rle
 from vgr_rl.training.chat_encoding import IMAGE_PLACEHOLDER
 
 ROLES = ("system", "user", "assistant")
@@ -85,3 +86,26 @@ def check_row(row: SftRow, name: str) -> list[Size]:
         except ValueError as error:
             raise ConfigError(f"{name}: images[{place}]: {error}") from error
     return sizes
+
+
+def check_masks(row: SftRow, name: str, segs: int) -> int:
+    """Check the masks of a conversation that passed `check_row`, and return their number.
+
+    Args:
+        row: the conversation.
+        name: what errors call it.
+        segs: how many `[SEG]` tokens its responses have.
+
+    Raises:
+        ConfigError: naming file, row, field and value.
+    """
+    masks = row.masks or []
+    if len(masks) != segs:
+        raise ConfigError(f"{name}: {len(masks)} masks but {segs} [SEG] in its responses; one is needed for each")
+    size = upright_size(row.images[0])
+    for place, mask in enumerate(masks):
+        try:
+            check_rle(mask, size, where=f"masks[{place}]")
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from error
+    return segs

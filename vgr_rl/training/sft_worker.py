@@ -4,18 +4,23 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from tensordict import TensorDict
 from verl.trainer import sft_trainer
+from verl.utils import tensordict_utils
 from verl.utils.checkpoint import CheckpointHandler
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 from verl.utils.tracking import Tracking
 
+from vgr_rl.segment.auto import is_r_sa2va
 from vgr_rl.training.run_log import RunLog
+from vgr_rl.training.segment_loss import METRICS, SegmentLoss, whole_batch
 
 logger = logging.getLogger("vgr_rl.sft")
 
@@ -35,9 +40,19 @@ class ExactResume(CheckpointHandler):
 class RunTracking(Tracking):
     """verl's trackers plus step times, a console line every n-th step, and our metrics file."""
 
-    def __init__(self, *args: Any, run_log: RunLog, total_steps: int, log_every: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        run_log: RunLog,
+        total_steps: int,
+        log_every: int,
+        of_batch: Callable[[dict[str, Any]], dict[str, Any]],
+        of_validation: Callable[[], dict[str, float]],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.run_log = run_log
+        self.of_batch, self.of_validation = of_batch, of_validation
         self.total_steps, self.log_every = total_steps, log_every
         self.last_time = self.start_time = time.monotonic()
         self.first_step: int | None = None
@@ -46,11 +61,13 @@ class RunTracking(Tracking):
         """Send the metrics of a step to every tracker."""
         if "train/loss" in data:
             now = time.monotonic()
-            data = {**data, "timing_s/step": now - self.last_time}
+            data = {**self.of_batch(data), "timing_s/step": now - self.last_time}
             self.last_time = now
             self._say(data, step, now)
         elif "val/loss" in data:
-            logger.info("step %d/%d  validation loss %.4f", step, self.total_steps, data["val/loss"])
+            data = {**data, **self.of_validation()}
+            numbers = "  ".join(f"{name.removeprefix('val/').replace('_', ' ')} {data[name]:.4f}" for name in data)
+            logger.info("step %d/%d  validation %s", step, self.total_steps, numbers)
             self.last_time = time.monotonic()
         self.run_log.log(data, step)
         super().log(data=data, step=step, backend=backend)
@@ -96,10 +113,57 @@ class ColdStartTrainer(sft_trainer.SFTTrainer):
 
         def tracking(*args: Any, **kwargs: Any) -> RunTracking:
             run_log.forget_after(self.resume_global_step)
-            return RunTracking(*args, run_log=run_log, total_steps=steps, log_every=log_every, **kwargs)
+            return RunTracking(
+                *args,
+                run_log=run_log,
+                total_steps=steps,
+                log_every=log_every,
+                of_batch=self.of_batch,
+                of_validation=self.of_validation,
+                **kwargs,
+            )
 
         with mock.patch.multiple(sft_trainer, Tracking=tracking, tqdm=_silent_progress):  # `fit` takes no trackers
             super().fit()
+
+    def of_batch(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return the metrics of a training step as they are logged."""
+        return metrics
+
+    def of_validation(self) -> dict[str, float]:
+        """Return what else the validation that has just ended found."""
+        return {}
+
+
+class SegmentTrainer(ColdStartTrainer):
+    """The cold start of R-Sa2VA: the loss of its masks, and their IoU while training and in validation."""
+
+    def _build_engine(self) -> None:
+        super()._build_engine()
+        masks = self.config.masks
+        self.engine.train_embeddings = masks.train_embeddings
+        side = self.model_config.hf_config.sam2_config.prompt_encoder_config.image_size
+        loss = SegmentLoss(side, masks.points, masks.per_image, masks.bce_weight, masks.dice_weight)
+        self.training_client.set_loss_fn(loss)
+        self.validated: list[dict[str, float]] = []
+        infer = self.training_client.infer_batch
+
+        def infer_batch(data: TensorDict) -> TensorDict:  # `fit` keeps the loss of a validation batch and nothing else
+            output = infer(data)
+            self.validated.append(whole_batch(tensordict_utils.get(output, "metrics")))
+            return output
+
+        self.training_client.infer_batch = infer_batch
+
+    def of_batch(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return the metrics of a training step, those of its masks put together."""
+        others = {name: value for name, value in metrics.items() if name not in METRICS}
+        return {**others, **{f"train/{name}": value for name, value in whole_batch(metrics).items()}}
+
+    def of_validation(self) -> dict[str, float]:
+        """Return the means over the batches of the validation that has just ended."""
+        batches, self.validated = self.validated, []
+        return {f"val/{name}": sum(batch[name] for batch in batches) / len(batches) for name in METRICS}
 
 
 def _silent_progress(batches: Any, **_: Any) -> Any:
@@ -116,7 +180,8 @@ def train(config: DictConfig) -> None:
             verl_config = OmegaConf.masked_copy(
                 config, [str(key) for key in config if key not in ("hydra", "hardware")]
             )
-            ColdStartTrainer(verl_config).fit()
+            trainer = SegmentTrainer if is_r_sa2va(config.model.path) else ColdStartTrainer
+            trainer(verl_config).fit()
     finally:
         destroy_global_process_group()
 

@@ -8,6 +8,8 @@ from verl.trainer.main_ppo import TaskRunnerV1
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from vgr_rl.segment.server import start_servers
+
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
 
@@ -24,5 +26,9 @@ class EvidenceTaskRunner(_TaskRunner):
             raise RuntimeError("the verl plug-in of vgr-rl did not load: reinstall with `bash scripts/install.sh`")
         import vgr_rl.training.trainer  # noqa: F401  registers the trainer mode and the estimator
 
+        segmenter = config.segmenter
+        if segmenter.model is not None:
+            sizes = {name: segmenter[name] for name in ("servers", "gpus", "queue", "batch", "images")}
+            self._segmenters = start_servers(segmenter.model, **sizes)
         validate_config(config, need_reference_policy(config), need_critic(config))
         super().run(config)

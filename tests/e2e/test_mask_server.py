@@ -1,0 +1,44 @@
+"""SAM2 servers as Ray actors: several processes ask, and a dead one is a reason."""
+
+import asyncio
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vgr_rl.segment.server import MaskClient, MaskReply, MaskRequest, server_name, start_servers
+from vgr_rl.tiny.segmenter import build_sam2
+
+pytestmark = pytest.mark.e2e
+
+
+def test_actors_answer_by_name_and_a_dead_one_is_a_reason(tmp_path: Path) -> None:
+    import ray
+
+    build_sam2().save_pretrained(tmp_path / "sam2")
+    stream = io.BytesIO()
+    Image.linear_gradient("L").save(stream, "PNG")
+    request = MaskRequest(1, {"bytes": stream.getvalue()}, ((10.0, 10.0, 200.0, 120.0),))
+    ray.init(num_cpus=2, address="local", log_to_driver=False, include_dashboard=False)
+    try:
+        started = start_servers(str(tmp_path / "sam2"), servers=2, gpus=0, queue=8, batch=4, images=8)
+        client = MaskClient([ray.get_actor(server_name(index)) for index in range(2)], timeout_s=120)
+
+        async def group() -> list[MaskReply]:
+            return await asyncio.gather(*[client.masks(request) for _ in range(4)])
+
+        replies = asyncio.run(group())
+        assert len(set(map(repr, replies))) == 1 and replies[0].masks is not None
+        assert replies[0].masks[0]["size"] == [256, 256]
+        counts = ray.get([server.counts.remote() for server in started])
+        assert sorted(one["requests"] for one in counts) == [0, 4] and sum(one["embedded"] for one in counts) == 1
+        assert asyncio.run(MaskClient(started, timeout_s=1e-4).masks(request)).reason == (
+            "no reply within segmenter.timeout_s=0.0001"
+        )
+        for server in started:
+            ray.kill(server)
+        reply = asyncio.run(client.masks(request))
+        assert reply.masks is None and "Actor" in str(reply.reason)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,40 @@
+"""The cold start of R-Sa2VA for real: it learns, leaves frozen parts alone, resumes exactly, and exports."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.e2e.test_sft import _losses, _run
+from tests.training.segment_fixtures import write_mask_data, write_segmenter
+
+pytestmark = pytest.mark.e2e
+SETTINGS = ("model.lora_rank=4", "masks.points=64", "data.max_length=256", "trainer.save_freq=2", "trainer.test_freq=6")
+
+
+def test_it_learns_resumes_and_exports_a_model_with_masks(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    write_segmenter(tmp_path / "model")
+    write_mask_data(tmp_path, train=12, val=4)
+    run_dir = tmp_path / "run"
+    _run(tmp_path, run_dir, *SETTINGS, stop_after=3)
+    first = _losses(run_dir)
+    _run(tmp_path, run_dir, *SETTINGS)
+    losses = _losses(run_dir)
+    assert list(first) == [1, 2, 3] and list(losses) == [1, 2, 3, 4, 5, 6]
+    assert losses[3] == pytest.approx(first[3], rel=1e-6), "made once more from the checkpoint of step 2"
+    assert losses[6] < losses[1]
+    text, bce, dice = (_losses(run_dir, f"train/{name}")[1] for name in ("lm_loss", "mask_bce", "mask_dice"))
+    assert losses[1] == pytest.approx(text + 2 * bce + 0.5 * dice, rel=1e-4)
+    validated = _losses(run_dir, "val/mask_iou")
+    assert list(validated) == [6] and 0 <= validated[6] < 1
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", run_dir / "model"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    parts = ("projector.", "sam2.mask_decoder.", "vlm.model.language_model.layers.")
+    assert changed and all(name.startswith(parts) for name in changed)
+    assert {name for name in changed if name.startswith("vlm.")} == {
+        name for name in before if "language_model.layers" in name and "_proj.weight" in name
+    }

@@ -1,0 +1,54 @@
+"""The commands of recipes/vrt/README.md pass the checks of a start."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.training.segment_fixtures import write_mask_data, write_segmenter
+from tests.training.sft_fixtures import sft_config
+from vgr_rl import prepare
+from vgr_rl.data import segment_commands, vrt_commands
+from vgr_rl.training.sft_preflight import check
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "recipes" / "vrt" / "README.md").read_text()
+
+
+def commands(entry: str) -> list[str]:
+    return re.findall(rf"^python -m vgr_rl\.{entry} ([^#\n]+)", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", commands("prepare"))
+def test_the_data_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    for module in (segment_commands, vrt_commands):
+        for name in [name for name in vars(module) if name.startswith("make_")]:
+            monkeypatch.setattr(module, name, parsed.append)
+    prepare.main(shlex.split(line))
+    assert len(parsed) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", commands("sft"))
+def test_the_cold_starts_pass_their_checks(line: str, tmp_path: Path) -> None:
+    write_segmenter(tmp_path / "model", "qwen3_vl")
+    write_mask_data(tmp_path, train=64, val=16)
+    given = [f"model.path={tmp_path}/model", f"data.train_files={tmp_path}/train.parquet", "data.make=null"]
+    given += [f"data.val_files={tmp_path}/val.parquet"] if "tiny" in line else ["hardware=cpu"]
+    plan = check(sft_config(*shlex.split(line), *given), tmp_path / "scratch")
+    text = "\n".join(plan.lines())
+    rank = 32 if "tiny" in line else 128
+    assert f"LoRA of rank {rank}" in text and "projector and mask decoder train" in text
+
+
+def test_the_published_numbers_are_in_the_recipe() -> None:
+    config = sft_config("recipe=vrt")
+    assert (config.model.lora_rank, config.model.lora_alpha, config.model.lora.dropout) == (128, 256, 0.05)
+    optim = config.optim
+    assert (optim.lr, list(optim.betas), optim.weight_decay, optim.clip_grad) == (4e-5, [0.9, 0.999], 0.05, 1.0)
+    assert (optim.lr_warmup_steps_ratio, optim.lr_scheduler_type, optim.optimizer) == (0.05, "cosine", "AdamW")
+    assert (config.data.train_batch_size, config.data.max_length, config.trainer.total_epochs) == (64, 8192, 1)
+    masks = config.masks
+    assert (masks.bce_weight, masks.dice_weight, masks.points, masks.per_image) == (2.0, 0.5, 12544, 5)

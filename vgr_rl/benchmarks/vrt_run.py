@@ -1,0 +1,111 @@
+"""Answer VRT-Bench, or samples of ours with masks: with an R-Sa2VA, or with boxes that SAM2 makes masks of."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vgr_rl.benchmarks import vrt_bench
+from vgr_rl.benchmarks.choice import Item
+from vgr_rl.benchmarks.heldout import Progress
+from vgr_rl.benchmarks.run import BenchmarkRun, collect, model_of, responses
+from vgr_rl.benchmarks.serve import decode_image
+from vgr_rl.benchmarks.suite import find_data
+from vgr_rl.benchmarks.vrt_bench import VrtItem
+from vgr_rl.data.schema import Message
+from vgr_rl.data.vrt_records import SYSTEM_PROMPT, conversation
+from vgr_rl.grounding import ImageGeometry, Size, Trace, TracedBox, parse_trace
+from vgr_rl.grounding.trace import SEG
+from vgr_rl.segment.auto import is_r_sa2va
+
+BOX_PROMPT = (
+    "You answer questions about an image by pointing at objects. First reason step by step between <think> and "
+    "</think>, then answer between <answer> and </answer>. In both, write the bounding box of every object that you "
+    "refer to as <box>[x1,y1,x2,y2]</box>."
+)
+log = logging.getLogger(__name__)
+
+
+def run(task: BenchmarkRun, progress: Progress) -> dict[str, Any]:
+    """Generate what is missing and score, as `benchmarks.run.run` does for the benchmarks with options.
+
+    Raises:
+        ValueError: for bad settings or data, and when `out` holds a run with other settings.
+    """
+    segmenter = is_r_sa2va(task.model) and task.url is None
+    if segmenter == (task.sam2 is not None):
+        raise ValueError(
+            f"model={task.model} is an R-Sa2VA, which needs no sam2={task.sam2}"
+            if segmenter
+            else f"model={task.model} is no R-Sa2VA folder; name the SAM2 that makes masks of its boxes (sam2=)"
+        )
+    data = find_data(task.benchmark, task.data)
+    items = {item.key: item for item in vrt_bench.load(data)[: task.limit]}
+    settings = {**task.settings(None if segmenter else model_of(task), data), "sam2": task.sam2}
+    answer = _with_segs if segmenter else _with_boxes
+    return collect(task, data, items, settings, lambda todo: answer(task, todo), progress)
+
+
+def system_prompt(model: str) -> str:
+    """Return our instructions for a model, which writes `[SEG]` or boxes."""
+    return SYSTEM_PROMPT if is_r_sa2va(model) else BOX_PROMPT
+
+
+def boxes_as_segs(trace: Trace) -> tuple[str, list[TracedBox]]:
+    """Return a response with `[SEG]` for each of its boxes, and the boxes; one that its section had before is left out.
+
+    A section is the reasoning before the answer, or the answer. Any `[SEG]` of the response itself is dropped.
+    """
+    start, end = trace.answer_span or (len(trace.text), len(trace.text))
+    pieces, kept, place = [], [], 0
+    seen: set[Any] = set()
+    for box in trace.boxes:
+        section = (box.span[0] >= start) + (box.span[0] >= end)
+        first = (section, box.box_orig_px) not in seen
+        seen.add((section, box.box_orig_px))
+        pieces += [trace.text[place : box.span[0]].replace(SEG, ""), SEG if first else ""]
+        kept += [box] if first else []
+        place = box.span[1]
+    return "".join(pieces) + trace.text[place:].replace(SEG, ""), kept
+
+
+def _with_segs(task: BenchmarkRun, todo: Sequence[VrtItem]) -> Iterator[dict[str, Any]]:
+    import torch
+    from transformers import AutoProcessor
+
+    from vgr_rl.segment.model import RSa2VA
+    from vgr_rl.segment.predict import predict
+
+    model = RSa2VA.from_pretrained(task.model).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    processor = AutoProcessor.from_pretrained(task.model, **task.processor_kwargs)
+    for item in todo:
+        picture = decode_image({"bytes": item.image()}, Path())
+        said = predict(
+            model, processor, picture, item.question, task.system_prompt or "", max_new_tokens=task.max_new_tokens
+        )
+        row = {"id": item.key, "key": item.key, "response": said.text, "pred_masks": list(said.masks)}
+        yield {**row, "truncated": said.truncated, "length": said.length}
+
+
+def _ask(task: BenchmarkRun, item: Item) -> list[Message]:
+    return conversation(task.system_prompt or "", item.question)
+
+
+def _with_boxes(task: BenchmarkRun, todo: Sequence[VrtItem]) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from vgr_rl.segment.prompted import PromptedSam2
+
+    assert task.sam2 is not None, "checked by run"
+    sam2 = PromptedSam2(task.sam2, "cuda" if torch.cuda.is_available() else "cpu")
+    items = {item.key: Item(item.key, item.question, "", "", "", item.image) for item in todo}
+    for response, model_size in responses(task, partial(_ask, task), model_of(task), list(items.values())):
+        picture = decode_image(items[response.id].encoded_images()[0], Path())
+        size = Size(*picture.size)
+        geometry = ImageGeometry(size, model_size or size)
+        trace = parse_trace(response.text, geometry, "model_px", prefill=task.prefill)
+        text, boxes = boxes_as_segs(trace)
+        masks = sam2.masks(sam2.embed([picture])[0], size, [box.box_orig_px for box in boxes]) if boxes else []
+        row = {"id": response.id, "key": response.id, "response": text, "pred_masks": masks}
+        yield {**row, "truncated": response.truncated, "length": response.length}

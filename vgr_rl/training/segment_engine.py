@@ -1,0 +1,212 @@
+"""FSDP engines that train R-Sa2VA; imported in the training processes through `model.external_lib`.
+
+They differ from verl's in what trains (adapters of the language model, or without adapters its own weights, the
+projector and the mask decoder), in what a pass gives (the masks of the `[SEG]` under loss), and in a check that what is
+frozen stays as it is.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tensordict import TensorDict
+from torch import Tensor, nn
+from verl.models.transformers.monkey_patch import apply_monkey_patch
+from verl.utils import fsdp_utils, tensordict_utils
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+from vgr_rl.cpu.engine import CpuFSDPEngineWithLMHead
+from vgr_rl.segment import auto
+from vgr_rl.segment.model import RSa2VA
+from vgr_rl.training.shards import local_part
+
+auto.register()
+logger = logging.getLogger("vgr_rl.sft")
+_wrap_targets = fsdp_utils._select_fsdp2_wrap_targets
+
+PARTS = {
+    "vision tower": "vlm.model.visual.",
+    "language model": "vlm.",
+    "projector": "projector.",
+    "mask decoder": "sam2.mask_decoder.",
+    "rest of SAM2": "sam2.",
+}
+
+
+class FrozenPartChanged(RuntimeError):
+    """A weight that must not train is another than at the start."""
+
+
+class SegmentEngineMixin:
+    """Trains R-Sa2VA; mixed into an FSDP engine with a language-model head.
+
+    Attributes:
+        train_embeddings: whether embedding and head train beside adapters; set before the engine is initialised.
+    """
+
+    train_embeddings = False
+
+    def _build_module(self) -> RSa2VA:
+        if self.engine_config.ulysses_sequence_parallel_size > 1:
+            raise ValueError("engine.ulysses_sequence_parallel_size>1 splits responses, whose [SEG] are then not found")
+        module: RSa2VA = super()._build_module()
+        apply_monkey_patch(module.vlm, use_remove_padding=self.use_remove_padding)
+        module.freeze(train_decoder=True)
+        if not self._is_lora:
+            for name, parameter in module.vlm.named_parameters():
+                parameter.requires_grad_("visual" not in name)
+        for embedding in (module.get_input_embeddings(), module.get_output_embeddings()):
+            embedding.requires_grad_(self.train_embeddings or not self._is_lora)
+        return module
+
+    def _build_lora_module(self, module: RSa2VA) -> nn.Module:
+        settings = self.model_config
+        if settings.lora_adapter_path is not None:
+            raise ValueError("model.lora_adapter_path is not read for R-Sa2VA; merge the adapter into model.path")
+        module.enable_input_require_grads()
+        config = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora.get("dropout", 0.0),
+            target_modules=language_linears(module, settings.target_modules),
+            bias="none",
+        )
+        trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        adapted = get_peft_model(module, config, autocast_adapter_dtype=False)
+        for name in trained:  # peft froze them
+            module.get_parameter(name).requires_grad_(True)
+        return adapted
+
+    def _build_fsdp_module(self, module: nn.Module) -> nn.Module:
+        self._seg_token_id = module.config.seg_token_id
+        if self.rank == 0:
+            for line in trained_parts(module):
+                logger.info("%s", line)
+        with mock.patch.object(fsdp_utils, "_select_fsdp2_wrap_targets", _outside_sam2):
+            built = super()._build_fsdp_module(module)
+        self._frozen = frozen_hashes(built)
+        return built
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, unless a frozen weight has changed."""
+        check_frozen(self._frozen, self.module)
+        super().save_checkpoint(*args, **kwargs)
+        if self.rank == 0:
+            logger.info("frozen  all %d tensors are those of model.path, bit by bit", len(self._frozen))
+
+    def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
+        """Run the micro-batches of a batch; each knows how many rows with masks, and masks, all processes have."""
+        counts = [len(row["rles"]) for row in tensordict_utils.get(data, "true_masks")]
+        totals = torch.tensor([sum(map(bool, counts)), sum(counts)], device=data["input_ids"].device)
+        torch.distributed.all_reduce(totals, group=self.get_data_parallel_group())
+        rows, masks = totals.tolist()
+        tensordict_utils.assign_non_tensor(data, all_mask_rows=rows, all_masks=masks)
+        return super().forward_backward_batch(data, loss_function, forward_only)
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Say which tokens are `[SEG]` to decode: those under loss, each about the image of its row."""
+        inputs, output_args = super().prepare_model_inputs(micro_batch)
+        ids, has_loss = micro_batch["input_ids"], micro_batch["loss_mask"].values().bool()
+        lengths = ids.offsets().diff()
+        row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+        image_of_seg = torch.where((ids.values() == self._seg_token_id) & has_loss, row, -1)
+        packed = tensordict_utils.get_non_tensor_data(micro_batch, "use_remove_padding", default=True)
+        pieces = [image_of_seg] if packed else image_of_seg.split(lengths.tolist())
+        inputs["image_of_seg"] = _filled(pieces, inputs["input_ids"].shape[1])
+        return inputs, output_args
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, Any]:
+        """Add the masks, which the loss takes out again."""
+        outputs = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        return {**outputs, "masks": output.masks}
+
+
+def language_linears(module: nn.Module, wanted: str | Sequence[str]) -> list[str]:
+    """Return the names of the language model's linear layers that adapters are put on.
+
+    Args:
+        module: R-Sa2VA.
+        wanted: `all-linear`, or last parts of names such as `q_proj` (`model.target_modules`).
+
+    Raises:
+        ValueError: if there is none.
+    """
+    linears = [
+        name for name, part in module.named_modules() if isinstance(part, nn.Linear) and ".language_model." in name
+    ]
+    if wanted != "all-linear":
+        last = {wanted} if isinstance(wanted, str) else set(wanted)
+        linears = [name for name in linears if name.rpartition(".")[2] in last]
+    if not linears:
+        raise ValueError(f"model.target_modules={wanted} but the language model has no such linear layer")
+    return linears
+
+
+def trained_parts(module: nn.Module) -> list[str]:
+    """Say for each part of R-Sa2VA, adapted or not, how many of its parameters train."""
+    counts = {part: [0, 0, 0] for part in PARTS}
+    for name, parameter in module.named_parameters():
+        own = name.removeprefix("base_model.model.")
+        part = next(part for part, prefix in PARTS.items() if own.startswith(prefix))
+        counts[part][0] += parameter.numel() * parameter.requires_grad
+        counts[part][1] += parameter.numel()
+        counts[part][2] += parameter.numel() * (".lora_" in own)
+    lines = []
+    for part, (trained, total, adapters) in counts.items():
+        inside = f", {adapters:,} of them in adapters" if adapters else ""
+        lines.append(f"{part:<15} {trained:,} of {total:,} parameters train{inside}")
+    return lines
+
+
+def frozen_hashes(module: nn.Module) -> dict[str, int]:
+    """Return a hash of what this process holds of each frozen parameter."""
+    return {name: _hash(parameter) for name, parameter in module.named_parameters() if not parameter.requires_grad}
+
+
+def check_frozen(hashes: dict[str, int], module: nn.Module) -> None:
+    """Check that frozen parameters are still those of which the hashes were taken.
+
+    Raises:
+        FrozenPartChanged: naming those that are not.
+    """
+    changed = [
+        name for name, parameter in module.named_parameters() if hashes.get(name, _hash(parameter)) != _hash(parameter)
+    ]
+    if changed:
+        raise FrozenPartChanged(
+            f"{len(changed)} frozen weights differ from those of model.path, among them {', '.join(changed[:3])}: is "
+            "the checkpoint that this run continues from another model?"
+        )
+
+
+def _outside_sam2(module: nn.Module, classes: Sequence[str]) -> list[nn.Module]:
+    """Return what FSDP2 shards on its own: nothing of SAM2, which reads embeddings' weights without calling them."""
+    inside = {part for name, part in module.named_modules() if "sam2." in name}
+    return [part for part in _wrap_targets(module, classes) if part not in inside]
+
+
+def _hash(parameter: Tensor) -> int:
+    return int(torch.hash_tensor(local_part(parameter.detach())).item())
+
+
+def _filled(pieces: Sequence[Tensor], length: int) -> Tensor:
+    """Stack `[l]` tensors to `[rows, length]`, filled up with -1."""
+    return torch.stack([nn.functional.pad(piece, (0, length - len(piece)), value=-1) for piece in pieces])
+
+
+@EngineRegistry.register(
+    model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor=["nvidia", "amd"]
+)
+class SegmentFSDPEngine(SegmentEngineMixin, FSDPEngineWithLMHead):
+    """R-Sa2VA on accelerators."""
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu", vendor="cpu")
+class SegmentCpuFSDPEngine(SegmentEngineMixin, CpuFSDPEngineWithLMHead):
+    """R-Sa2VA on machines without an accelerator."""
