@@ -42,7 +42,11 @@ HYDRA = {
     "vgr_rl.sft": ("sft", "sft"),
     "vgr_rl.evaluate": ("evaluation", "evaluate"),
 }
-GROUPS = {"recipe", "model", "data", "reward", "judge", "hardware"}
+GROUPS = {
+    "vgr_rl.main": {"recipe", "model", "data", "reward", "judge", "hardware"},
+    "vgr_rl.sft": {"recipe", "hardware"},
+    "vgr_rl.evaluate": {"recipe"},
+}
 PROGRAMS = {"bash", "python", "pip", "ruff", "mypy", "pytest", "tensorboard", "vllm", "wandb", ".", "cat", "END", "{"}
 GENERATED = {ROOT / "docs" / "reference" / f"{name}.md" for name in ("config", "metrics", "rewards")}
 
@@ -149,7 +153,7 @@ def test_overrides_are_of_keys_that_exist() -> None:
         given = [
             word for word in words if not word.startswith("--") and word not in ("job", "recipe=…", *own_recipes())
         ]
-        groups = tuple(word for word in given if word.partition("=")[0] in GROUPS and name != "vgr_rl.evaluate")
+        groups = tuple(word for word in given if word.partition("=")[0] in GROUPS[name])
         config = composed(*HYDRA[name], *groups)
         for override in OverridesParser.create().parse_overrides([word for word in given if word not in groups]):
             OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add())
