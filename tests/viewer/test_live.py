@@ -82,6 +82,15 @@ def test_a_resumed_run_drops_what_it_makes_again(run: Path) -> None:
     assert state["fresh"] and {group["step"] for group in state["groups"]} == {3} and "Step 3" in state["text"]
 
 
+def test_lines_of_another_program_are_counted_and_left_out(run: Path) -> None:
+    with (run / "samples.jsonl").open("a") as file:
+        file.write('{"step": 4, "text": "of another program"}\nnonsense\n')
+    follower = Follower(run, 1000, Album())
+    follower.poll()
+    state = follower.since(0)
+    assert len(state["groups"]) == 6 and "2 lines of its files cannot be read." in state["text"]
+
+
 def test_only_the_newest_rollouts_are_kept(run: Path) -> None:
     follower = Follower(run, 12, Album())
     follower.poll()
@@ -117,6 +126,8 @@ def test_only_who_knows_the_token_is_let_in(run: Path) -> None:
 def test_what_cannot_be_followed_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(["--live", str(tmp_path / "nowhere")]) == 2 and "is not a directory" in caplog.text
     assert main(["--live", str(tmp_path), "--host", "192.0.2.1"]) == 2 and "--host 192.0.2.1" in caplog.text
+    (tmp_path / "grpo").mkdir()
+    assert main(["--live", str(tmp_path)]) == 2 and f"such as {tmp_path / 'grpo'}" in caplog.text
     with pytest.raises(SystemExit):
         main(["--live", "--compare", str(tmp_path), str(tmp_path)])
 

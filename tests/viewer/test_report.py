@@ -12,7 +12,7 @@ import pytest
 from vgr_rl.benchmarks.summary import MEASURES, compare
 from vgr_rl.report import main, write_report
 from vgr_rl.tiny.world import generate
-from vgr_rl.viewer.comparison import comparison
+from vgr_rl.viewer.comparison import comparison, start_and_end
 from vgr_rl.viewer.runs import read_demo, read_evaluation, read_training
 
 _VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -209,6 +209,31 @@ def test_reports_of_single_runs(tmp_path: Path, runs: ModuleType):
     assert grpo.count("figure") == 11
     assert [len(each["groups"]) for each in sets_of(tmp_path / "grpo" / "report.html")] == [6]
     assert Page((tmp_path / "sft" / "report.html").read_text()).count("figure") == 4
+
+
+def test_a_run_has_a_table_of_its_start_and_end(tmp_path: Path):
+    metrics = {
+        "reward/score/mean": [(step, float(step)) for step in range(30)],
+        "reward/x_y/mean": [(0, 1.0), (1, 0.5)],
+    }
+    table = start_and_end(metrics)
+    assert table is not None and table.n == 1
+    assert [(row.label, row.before.mean, row.after.mean, row.difference.mean) for row in table.rows] == [
+        ("Reward", "0.000", "29.0", "+29.0"),
+        ("X y", "1.000", "0.500", "−0.500"),
+    ]
+    del metrics["reward/x_y/mean"]
+    table = start_and_end(metrics)
+    assert table is not None and (table.n, table.rows[0].before.mean, table.rows[0].after.mean) == (10, "4.500", "24.5")
+    assert start_and_end({"reward/score/mean": [(1, 2.0)], "train/loss": [(1, 1.0), (2, 1.0)]}) is None
+
+
+def test_a_line_without_what_it_needs_is_named(tmp_path: Path, runs: ModuleType):
+    runs.write_grpo(tmp_path, steps=3)
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"step": 3, "text": "of another program"}\n')
+    with pytest.raises(ValueError, match=r"samples.jsonl line 25 needs boxes_orig_px, id"):
+        write_report(tmp_path)
 
 
 def test_metrics_of_a_resumed_and_still_running_run(tmp_path: Path):

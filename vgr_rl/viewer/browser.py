@@ -12,7 +12,7 @@ from vgr_rl.viewer.traces import Json, reward_weights, trace_group
 
 @dataclass(frozen=True, slots=True)
 class SampleSet:
-    """Samples under one heading; JSON types but for the class itself.
+    """Samples under one heading.
 
     Attributes:
         title: what the set is called.
@@ -25,6 +25,10 @@ class SampleSet:
     note: str
     groups: list[Json]
     sides: tuple[str, ...] = ()
+
+    def as_json(self) -> Json:
+        """Return the set as the page's script takes it."""
+        return {"title": self.title, "note": self.note, "groups": self.groups, "sides": self.sides}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
-"""Tables of two evaluations of the same items, as measured."""
+"""Tables: two evaluations of the same items, and the start and end of one run."""
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from vgr_rl.benchmarks.summary import LABELS, MEASURES, Estimate, compare, number, signed
-from vgr_rl.viewer.runs import EvaluationRun
+from vgr_rl.diagnosis.limits import WINDOW
+from vgr_rl.viewer.runs import EvaluationRun, Series
 
 _NEUTRAL = ("boxes", "length")  # more is neither better nor worse
 _CLEAR = 1.96  # standard errors
+_REWARD = re.compile(r"reward/(.+)/mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One measure: both values, their paired difference, and its `trend` ("better", "worse", "changed", "unclear")."""
+    """One measure: both values, their paired difference, and its `trend`.
+
+    `trend` is "better", "worse", "changed", "unclear", or "" where the difference has no error.
+    """
 
     label: str
     before: Cell
@@ -49,6 +57,28 @@ def comparison(before: EvaluationRun, after: EvaluationRun) -> list[Table]:
     if not modes:
         raise ValueError(f"{before.path} has modes {list(before.summary)} but {after.path} has {list(after.summary)}")
     return [_table(mode, before, after) for mode in modes]
+
+
+def start_and_end(metrics: Mapping[str, Series]) -> Table | None:
+    """Return the mean reward and parts of a run over its first and its last steps, which do not overlap.
+
+    Windows have ten steps, or half of them where there are fewer. None without two steps of a reward.
+    """
+    found = {match[1]: points for name, points in metrics.items() if (match := _REWARD.fullmatch(name))}
+    parts = sorted(
+        (name for name, points in found.items() if len(points) > 1), key=lambda name: (name != "score", name)
+    )
+    if not parts:
+        return None
+    window = min(WINDOW, min(len(found[name]) for name in parts) // 2)
+    rows = []
+    for name in parts:
+        values = [value for _, value in found[name]]
+        start, end = fmean(values[:window]), fmean(values[-window:])
+        label = "Reward" if name == "score" else LABELS.get(name, name.replace("_", " ").capitalize())
+        cells = (Cell(number(start), ""), Cell(number(end), ""), Cell(signed(end - start), ""))
+        rows.append(TableRow(label, *cells, trend=""))
+    return Table("start and end", window, tuple(rows))
 
 
 def markdown(tables: list[Table]) -> str:

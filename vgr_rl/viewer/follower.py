@@ -8,7 +8,7 @@ from vgr_rl.viewer.browser import rollout_group, rollout_key
 from vgr_rl.viewer.page import render_curves
 from vgr_rl.viewer.pictures import Album
 from vgr_rl.viewer.reports import curves_of
-from vgr_rl.viewer.runs import Group, Series, by_prompt, read_config, series
+from vgr_rl.viewer.runs import METRIC_FIELDS, ROW_FIELDS, Group, Series, by_prompt, read_config, series
 from vgr_rl.viewer.tail import Tail
 from vgr_rl.viewer.traces import Json
 
@@ -23,7 +23,8 @@ class Follower:
     def __init__(self, run_dir: Path, samples: int, album: Album) -> None:
         self.run_dir, self.samples, self.album = run_dir, samples, album
         self.version = 0
-        self._metrics_file, self._samples_file = Tail(run_dir / "metrics.jsonl"), Tail(run_dir / "samples.jsonl")
+        self._metrics_file = Tail(run_dir / "metrics.jsonl", METRIC_FIELDS)
+        self._samples_file = Tail(run_dir / "samples.jsonl", ROW_FIELDS)
         self._metrics: dict[str, Series] = {}
         self._config: dict[str, Any] = {}
         self._rows: dict[str, Group] = {}
@@ -82,4 +83,4 @@ class Follower:
         last_step = max((points[-1][0] for points in self._metrics.values()), default=0)
         bad_lines = self._metrics_file.bad_lines + self._samples_file.bad_lines
         told = f"Step {last_step}, last change at {self._changed_at}."
-        return f"{told} {bad_lines} lines of its files are not JSON." if bad_lines else told
+        return f"{told} {bad_lines} lines of its files cannot be read." if bad_lines else told

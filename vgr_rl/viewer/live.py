@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "VGR_REPORT_TOKEN"
 _POLL_S = 1.0
+_POLLING = web.AppKey("polling", asyncio.Task[None])
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -61,18 +62,20 @@ def application(run_dir: Path, token: str, samples: int, longest_side: int) -> w
             seen = follower.version
             await response.write(f"id: {started}.{seen}\nevent: state\ndata: {json.dumps(state)}\n\n".encode())
             while follower.version == seen:
+                if request.app[_POLLING].done():
+                    request.app[_POLLING].result()  # it only ends by failing: say why
                 await asyncio.sleep(_POLL_S / 2)
             state = follower.since(seen)
 
-    async def polling(_: web.Application) -> AsyncIterator[None]:
+    async def polling(app: web.Application) -> AsyncIterator[None]:
         async def poll() -> None:
             while True:
                 follower.poll()
                 await asyncio.sleep(_POLL_S)
 
-        task = asyncio.create_task(poll())
+        app[_POLLING] = asyncio.create_task(poll())
         yield
-        task.cancel()
+        app[_POLLING].cancel()
 
     app = web.Application(middlewares=[_guard(token)])
     app.add_routes([web.get("/", page), web.get(r"/picture/{number:\d{1,9}}", picture), web.get("/events", events)])
@@ -89,6 +92,8 @@ def serve(run_dir: Path, host: str, port: int, samples: int, longest_side: int) 
     """
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a directory; give the run_dir of `python -m vgr_rl.main`")
+    if (run_dir / "grpo").is_dir():
+        raise ValueError(f"{run_dir} is a folder of several runs; follow one of them, such as {run_dir / 'grpo'}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def render_curves(curves: tuple[Curves, ...]) -> str:
 
 def _stream(report: Report) -> Any:
     script = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    sets = json.dumps([asdict(each) for each in report.browser.sets], allow_nan=False, separators=(",", ":"))
+    sets = json.dumps([each.as_json() for each in report.browser.sets], allow_nan=False, separators=(",", ":"))
     return _environment().get_template("page.html").stream(
         report=report,
         curves=report.curves,

@@ -127,7 +127,7 @@ def _encode(source: bytes | Path, longest_side: int) -> Picture:
     shrunk.thumbnail((longest_side, longest_side))
     buffer = io.BytesIO()
     if drawn:
-        shrunk.save(buffer, "PNG", optimize=True)
+        shrunk.save(buffer, "PNG")
     else:
         shrunk.save(buffer, "JPEG", quality=82)
     return Picture(buffer.getvalue(), "image/png" if drawn else "image/jpeg")

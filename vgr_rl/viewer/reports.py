@@ -7,17 +7,18 @@ from typing import Any
 
 from vgr_rl.viewer.browser import Browser, pairs, rollouts, same_prompts
 from vgr_rl.viewer.charts import SFT_CHARTS, Chart, charts, compared_charts, run_specs
-from vgr_rl.viewer.comparison import Table, comparison
+from vgr_rl.viewer.comparison import Table, comparison, start_and_end
 from vgr_rl.viewer.pictures import Album
 from vgr_rl.viewer.runs import SAMPLES, DemoRun, EvaluationRun, Series, TrainingRun, setting
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The charts of one stage."""
+    """The charts of one stage, and the table of its start and end."""
 
     title: str
     charts: tuple[Chart, ...]
+    table: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def live_report(path: Path, config: dict[str, Any], album: Album) -> Report:
 def curves_of(metrics: Mapping[str, Series]) -> tuple[Curves, ...]:
     """Return the charts of one run, if it has any."""
     drawn = tuple(charts(run_specs(metrics), metrics))
-    return (Curves("", drawn),) if drawn else ()
+    return (Curves("", drawn, start_and_end(metrics)),) if drawn else ()
 
 
 def _facts(run: TrainingRun, sft: TrainingRun | None = None) -> tuple[tuple[str, str], ...]:

@@ -20,6 +20,10 @@ Group = list[dict[str, Any]]
 SAMPLES = 16_000
 """How many rollouts of a run a page shows at most."""
 
+METRIC_FIELDS = frozenset({"step", "data"})
+ROW_FIELDS = frozenset({"id", "response", "parts", "boxes_orig_px", "image_size"})
+"""What each line of metrics.jsonl, and of samples.jsonl and the files of an evaluation, has to hold."""
+
 _TRAIN_COMMANDS = {"sft": "python -m vgr_rl.sft", "grpo": "python -m vgr_rl.main"}
 EVALUATIONS = ("cold_start", "grpo")
 
@@ -131,11 +135,13 @@ def read_training(path: Path, command: str = "python -m vgr_rl.main", samples: i
     if not metrics_path.is_file():
         raise ValueError(f"{metrics_path} is missing; make it with `{command}`")
     config_path, samples_path = path / "config.yaml", path / "samples.jsonl"
-    groups, every = spaced(by_prompt(_read_lines(samples_path)), samples) if samples_path.is_file() else ([], 1)
+    groups, every = (
+        spaced(by_prompt(_read_lines(samples_path, ROW_FIELDS)), samples) if samples_path.is_file() else ([], 1)
+    )
     return TrainingRun(
         path=path,
         config=read_config(config_path),
-        metrics=series(_read_lines(metrics_path)),
+        metrics=series(_read_lines(metrics_path, METRIC_FIELDS)),
         groups=groups,
         every=every,
     )
@@ -156,7 +162,7 @@ def read_evaluation(path: Path) -> EvaluationRun:
         rows_path = path / f"{mode}.jsonl"
         if not rows_path.is_file():
             raise ValueError(f"{rows_path} is missing; make it with `{command} modes=[{mode}]`")
-        rows[mode] = list(_read_lines(rows_path))
+        rows[mode] = list(_read_lines(rows_path, ROW_FIELDS))
     return EvaluationRun(path, summary, rows)
 
 
@@ -175,7 +181,7 @@ def series(lines: Iterable[dict[str, Any]], before: Mapping[str, Series] | None 
     """Return the finite values of lines of `metrics.jsonl` by metric name, added to those read `before`."""
     by_step: dict[str, dict[int, float]] = {name: dict(points) for name, points in (before or {}).items()}
     for line in lines:
-        for name, value in line.get("data", {}).items():
+        for name, value in line["data"].items():
             if isinstance(value, int | float) and math.isfinite(value):
                 by_step.setdefault(name, {})[int(line["step"])] = float(value)  # a resumed run repeats steps
     return {name: sorted(values.items()) for name, values in by_step.items()}
@@ -210,15 +216,18 @@ def spaced(groups: Iterable[Group], limit: int) -> tuple[list[Group], int]:
     return kept, every
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _read_lines(path: Path, needed: frozenset[str]) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError as error:
                 if not line.endswith("\n"):
                     return  # still being written, or cut off by a kill
                 raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict) or not needed <= row.keys():
+                raise ValueError(f"{path} line {number} needs {', '.join(sorted(needed))}: is it of another version?")
+            yield row
 
 
 def _read_json(path: Path) -> dict[str, Any]:

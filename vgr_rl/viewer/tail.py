@@ -13,11 +13,12 @@ class Tail:
 
     Attributes:
         path: the file; it need not exist yet.
-        bad_lines: how many complete lines of the file were no JSON objects; they are left out.
+        needed: what every object has to hold.
+        bad_lines: how many complete lines of the file were no such JSON objects; they are left out.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, needed: frozenset[str] = frozenset()) -> None:
+        self.path, self.needed = path, needed
         self._begin()
 
     def _begin(self) -> None:
@@ -57,7 +58,7 @@ class Tail:
                 row = json.loads(line)
             except ValueError:
                 row = None
-            if isinstance(row, dict):
+            if isinstance(row, dict) and self.needed <= row.keys():
                 found.append(row)
             else:
                 self.bad_lines += 1

@@ -19,7 +19,9 @@ const makeBrowser = (sets) => {
   });
 
   const options = (field, names, any) => {
-    const kept = field.value;
+    const kept = field.value, told = names.join("\n");
+    if (field.dataset.told === told) return; // a menu that is open stays open
+    field.dataset.told = told;
     const found = [...(any ? [h("option", { value: "" }, any)] : []), ...names.map((name) => h("option", { value: name }, words(String(name))))];
     field.replaceChildren(...found);
     if (found.some(({ value }) => value === kept)) field.value = kept;
