@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -148,11 +148,7 @@ def test_a_response_that_is_no_question_says_why(change: dict[str, Any], problem
         read_candidate(json.dumps(WRITTEN | change), 6)
 
 
-@settings(max_examples=40)
-@given(
-    st.text()
-    | st.recursive(st.none() | st.text() | st.integers(), lambda s: st.dictionaries(st.text(), s)).map(json.dumps)
-)
+@given(st.text(alphabet='{}[]":, a1'))
 def test_no_response_breaks_the_reader(text: str) -> None:
     with pytest.raises(ValueError):
         read_candidate(text, 3)

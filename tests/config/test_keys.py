@@ -14,7 +14,10 @@ from rewards.load import find_reward
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "vgr_rl" / "config"
 OURS = {
-    "main.yaml": ("run_dir", "dry_run", "seed", "log_every_nth_group", "pictures", "guards", "segmenter", "simulate"),
+    "main.yaml": (
+        *("run_dir", "dry_run", "seed", "log_every_nth_group", "pictures"),
+        *("guards", "validation", "segmenter", "simulate"),
+    ),
     **{str(path.relative_to(CONFIG)): None for path in sorted(CONFIG.glob("model/*.yaml"))},
     **{str(path.relative_to(CONFIG)): None for path in sorted(CONFIG.glob("judge/*.yaml"))},
     **{str(path.relative_to(CONFIG)): ("hardware",) for path in sorted((CONFIG / "hardware").glob("*.yaml"))},

@@ -16,6 +16,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from tests.e2e.tiny_benchmarks import treebench
 from vgr_rl.config import recipes, resolvers, search_path
 from vgr_rl.data.schema import Row, image_path, read_samples, write_samples
 from vgr_rl.errors import ConfigError
@@ -166,6 +167,18 @@ def test_a_mistyped_file_is_an_error_and_makes_nothing(
 def test_a_term_without_weight_counts_once(tiny: Path) -> None:
     config = tiny_config(tiny, "+reward.terms.mine={use: format}")
     assert "+ 1 mine" in dict(make_plan(config).facts)["reward"]
+
+
+def test_benchmarks_to_validate_on_are_checked_and_shown(tiny: Path, tmp_path: Path) -> None:
+    data = {"data": str(treebench(tmp_path / "TreeBench.tsv", 6)), "items": 4}
+    settings = (f"+validation.benchmarks.treebench={json.dumps(data)}", "trainer.test_freq=5")
+    longer = ("data.max_prompt_length=400", "validation.best_metric=val/treebench/miou")
+    fact = dict(make_plan(tiny_config(tiny, *settings, *longer)).facts)["validates"]
+    best = "checkpoints/best has the best val/treebench/miou (max)"
+    assert fact == f"treebench (4 of 6 questions) every 5 steps; {best}"
+    message = problems(tiny_config(tiny, *settings, "validation.best_metric=val/vstar/miou"))
+    assert "validation.benchmarks.treebench: data.max_prompt_length=128 but sample " in message
+    assert "best_metric=val/vstar/miou but validation.benchmarks has only ['treebench']" in message
 
 
 def test_all_problems_are_reported_at_once(tiny: Path) -> None:

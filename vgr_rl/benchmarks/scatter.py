@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import correlation
 from typing import Any, NamedTuple
 
 from vgr_rl.benchmarks.figures import Point, check_names, draw_points, name_points, save
@@ -67,12 +68,10 @@ def draw_correlation(results: Sequence[Mapping[str, Any]], paths: Sequence[Path]
 
 def pearson(points: Sequence[Point]) -> float | None:
     """Return Pearson's correlation coefficient; None for fewer than three points, or equal numbers on a side."""
-    from scipy.stats import pearsonr
-
     xs, ys = [point.x for point in points], [point.y for point in points]
     if len(points) < _FEWEST or len(set(xs)) == 1 or len(set(ys)) == 1:
         return None
-    return float(pearsonr(xs, ys).statistic)
+    return correlation(xs, ys)
 
 
 def _correlation(points: Sequence[Point]) -> str:

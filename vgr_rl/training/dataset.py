@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import datasets
 from PIL import Image, ImageOps
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-_IMAGE_PLACEHOLDER = "<image>"
+from vgr_rl.data.schema import IMAGE_TAG
 
 
 class EvidenceDataset(RLHFDataset):
@@ -67,20 +68,7 @@ class EvidenceDataset(RLHFDataset):
 
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
         root = example.pop("image_root")
-        images = iter([_encoded(image, root) for image in example.get(self.image_key) or []])
-        messages = []
-        for message in example[key]:
-            parts = [part for part in re.split(f"({_IMAGE_PLACEHOLDER})", message["content"]) if part]
-            content: Any = message["content"]
-            if _IMAGE_PLACEHOLDER in parts:
-                content = [
-                    {"type": "image", "image": next(images)}
-                    if part == _IMAGE_PLACEHOLDER
-                    else {"type": "text", "text": part}
-                    for part in parts
-                ]
-            messages.append({"role": message["role"], "content": content})
-        return messages
+        return with_images(example[key], [_encoded(image, root) for image in example.get(self.image_key) or []])
 
     @classmethod
     async def process_multi_modal_info(
@@ -95,6 +83,22 @@ class EvidenceDataset(RLHFDataset):
             if part["type"] == "image"
         ]
         return images or None, None, None
+
+
+def with_images(prompt: Sequence[Mapping[str, str]], images: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the conversation with its images in place of the `<image>`, each `{"bytes": …}` or `{"path": …}`."""
+    waiting = iter(images)
+    messages = []
+    for message in prompt:
+        parts = [part for part in re.split(f"({IMAGE_TAG})", message["content"]) if part]
+        content: Any = message["content"]
+        if IMAGE_TAG in parts:
+            content = [
+                {"type": "image", "image": next(waiting)} if part == IMAGE_TAG else {"type": "text", "text": part}
+                for part in parts
+            ]
+        messages.append({"role": message["role"], "content": content})
+    return messages
 
 
 def decode_image(image: dict[str, Any]) -> Image.Image:

@@ -86,6 +86,11 @@ def _derive(config: DictConfig) -> None:
             config.segmenter.model = str(Path(config.segmenter.model).expanduser().absolute())
         if config.judge.get("prompt_file"):
             config.judge.prompt_file = str(Path(config.judge.prompt_file).expanduser().absolute())
+        for own in config.validation.benchmarks.values():
+            if own and Path(str(own.get("data", ""))).exists():
+                own.data = str(Path(own.data).absolute())
+        if config.validation.system_prompt_file:
+            config.validation.system_prompt_file = str(Path(config.validation.system_prompt_file).absolute())
         if config.model.freeze:
             config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
     OmegaConf.resolve(config)  # the workers do not know our resolvers

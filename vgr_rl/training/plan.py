@@ -11,10 +11,12 @@ from rewards.load import find_reward
 from vgr_rl.errors import ConfigError, bullet_list
 from vgr_rl.monitoring import pictures
 from vgr_rl.training import checkpoint_files, memory, memory_plan, preflight
+from vgr_rl.training.best_checkpoint import BestCheckpoint
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.validation import Validation, check_validation, load_validations
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def make_plan(config: DictConfig) -> Plan:
     if not problems_train:
         problems += preflight.check_batch(config, train.samples)
         problems += _check_checkpoints(config, spec, _total_steps(config, train.samples))
+    validations, problems_validation = _check_validation(config, tokenizer, spec)
+    problems += problems_validation
     if problems:
         raise ConfigError(f"{len(problems)} problem(s) found before anything was started:\n{bullet_list(problems)}")
     hf_config = AutoConfig.from_pretrained(folder)
@@ -67,6 +71,7 @@ def make_plan(config: DictConfig) -> Plan:
     needs = memory_plan.estimate(config, hf_config, counts, spec, train.longest, cluster, judge)
     facts = (
         *_facts(config, spec, train, val, counts),
+        *_validation_fact(config, validations),
         *needs.lines(),
         *(("but", problem) for problem in missing_gpus + memory_plan.check(needs, cluster)),
     )
@@ -90,6 +95,30 @@ def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) ->
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _check_validation(config: DictConfig, tokenizer: Any, spec: ModelSpec) -> tuple[list[Validation], list[str]]:
+    problems = check_validation(config)
+    settings, limit = config.validation, config.data.max_prompt_length
+    try:
+        if settings.best_metric is not None:
+            BestCheckpoint(config.trainer.default_local_dir, settings.best_metric, settings.best_mode)
+        validations = load_validations(config)
+        for own in validations:
+            budget = preflight.measure_prompts(own.rows(), Path(), tokenizer, spec, config.model.prefill, limit)
+            problems += preflight.check_budget(budget, limit, f"validation.benchmarks.{own.benchmark.name}")
+    except ValueError as error:
+        return [], [*problems, str(error)]
+    return validations, problems
+
+
+def _validation_fact(config: DictConfig, validations: list[Validation]) -> list[tuple[str, str]]:
+    if not validations and config.validation.best_metric is None:
+        return []
+    asked = ", ".join(own.describe() for own in validations) or "data.val_files"
+    metric = config.validation.best_metric
+    best = f"; checkpoints/best has the best {metric} ({config.validation.best_mode})" if metric else ""
+    return [("validates", f"{asked} every {config.trainer.test_freq} steps{best}")]
 
 
 def _workers(config: DictConfig) -> int:

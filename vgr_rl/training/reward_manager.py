@@ -74,7 +74,7 @@ class EvidenceRewardManager(RewardManagerBase):
             grade = grader.score(trace, sample, _verdicts(outcomes))
             judged |= {"judge": list(map(as_row, outcomes.values())), "graded_s": [arrived_s, time.time()]}
         info: dict[str, Any] = {name: float(value) for name, value in grade.composed.parts.items()}
-        info[DETAIL] = to_json(sample_row(grade, sample) | judged)
+        info[DETAIL] = to_json(sample_row(grade, sample) | {"length": length} | judged)
         return {"reward_score": float(grade.composed.value), "reward_extra_info": info}
 
     async def _with_box_masks(self, trace: Trace, row: Mapping[str, Any]) -> tuple[Trace, str | None]:

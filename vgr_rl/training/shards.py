@@ -36,8 +36,8 @@ class _ExactMerger(FSDPModelMerger):
         return self._merge_by_placement([local_part(part) for part in parts], parts[0].placements[-1])
 
 
-def read_shards(checkpoint: Path) -> list[Shard]:
-    """Return the state dictionaries of all ranks, in order; with replicas (HSDP) those of the first replica.
+def shard_files(checkpoint: Path) -> list[Path]:
+    """Return the files of all ranks, in order.
 
     Raises:
         ValueError: the folder is no FSDP checkpoint or a rank's file is missing.
@@ -50,6 +50,16 @@ def read_shards(checkpoint: Path) -> list[Shard]:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(f"{checkpoint} lacks {', '.join(missing)}: the checkpoint is incomplete")
+    return files
+
+
+def read_shards(checkpoint: Path) -> list[Shard]:
+    """Return the state dictionaries of all ranks, in order; with replicas (HSDP) those of the first replica.
+
+    Raises:
+        ValueError: as `shard_files`.
+    """
+    files = shard_files(checkpoint)
     first = _load(files[0])
     sharded = [tensor for tensor in first.values() if isinstance(tensor, DTensor)]
     count = sharded[0].device_mesh.mesh.shape[-1] if sharded else 1

@@ -29,13 +29,14 @@ from vgr_rl.training.grading import to_json
 from vgr_rl.training.guards import Guards, GuardTripped, RewardsFailing
 from vgr_rl.training.reward_manager import DETAIL
 from vgr_rl.training.run_log import RunLog
+from vgr_rl.training.validation_mixin import ValidationMixin
 from vgr_rl.training.watchdog import Watchdog
 
 MODE = "evidence"
 
 
 @register_trainer(MODE)
-class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
+class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainerSync):
     """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
 
     def __init__(self, config: DictConfig) -> None:
@@ -206,15 +207,18 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
     def _val_metrics_update(
         self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: dict[str, Any], *args: Any, **kwargs: Any
     ) -> dict[str, float]:
-        details = reward_extra_infos_dict.get(DETAIL, [])
-        places = {self.val_dataset.sample_id(i): i for i in self.pictures.followed(len(self.val_dataset))}
-        rows = {row["id"]: row for row in map(json.loads, reversed(details)) if row["id"] in places}
-        followed = [rows[name] for name in places if name in rows]
-        self.pictures.validation(followed, self.global_steps, lambda row: self.val_dataset.image(places[row["id"]]))
+        if self.asked is None:  # these are the responses to data.val_files
+            self._show_validation(reward_extra_infos_dict.get(DETAIL, []))
         metrics: dict[str, float] = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
         )
         return metrics
+
+    def _show_validation(self, details: list[str]) -> None:
+        places = {self.val_dataset.sample_id(i): i for i in self.pictures.followed(len(self.val_dataset))}
+        rows = {row["id"]: row for row in map(json.loads, reversed(details)) if row["id"] in places}
+        followed = [rows[name] for name in places if name in rows]
+        self.pictures.validation(followed, self.global_steps, lambda row: self.val_dataset.image(places[row["id"]]))
 
     def _image(self, row: Mapping[str, Any]) -> Image.Image:
         return self.train_dataset.image(self._index(row))
@@ -242,8 +246,7 @@ class EvidenceTrainer(FastStartMixin, FastStepMixin, PPOTrainerSync):
                 "split": "train",
                 "rollout": int(rollout),
                 "advantage": row_advantage if math.isfinite(row_advantage) else None,
-                "length": tag["response_len"],
-                "truncated": tag["response_len"] >= max_length,
+                "truncated": row["length"] >= max_length,
             }
             rows.append(row)
         order = {group: number for number, group in enumerate(self._index_of_uid)}

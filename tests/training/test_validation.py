@@ -1,0 +1,126 @@
+"""Which questions a run is validated on, and that they are scored as `vgr_rl.evaluate score` does."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from scripts.bench.benchmark_files import treebench_predictions, treebench_rows, write_jsonl, write_tsv
+from tests.benchmarks.test_samples import rows as sample_rows
+from vgr_rl.benchmarks.suite import score
+from vgr_rl.data.schema import write_samples
+from vgr_rl.errors import ConfigError
+from vgr_rl.grounding import ResizeRule
+from vgr_rl.training.validation import as_row, check_validation, load_validations, read_responses
+
+
+def picture() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (80, 50), "red").save(stream, "png")
+    return stream.getvalue()
+
+
+PNG = picture()
+RULE = ResizeRule(28, 28 * 28, 2**20)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_tsv(tmp_path / "TreeBench.tsv", treebench_rows(PNG))
+
+
+def config(benchmarks: Any, **settings: Any) -> DictConfig:
+    trainer = {"test_freq": 5, "save_freq": 5, "val_before_train": False, **settings.pop("trainer", {})}
+    usual = {"seed": 0, "system_prompt_file": None, "best_metric": None, "best_mode": "max"}
+    return OmegaConf.create({"validation": {**usual, "benchmarks": benchmarks, **settings}, "trainer": trainer})
+
+
+def detail(prediction: dict[str, Any]) -> str:
+    """Return what the reward manager writes about a response."""
+    text = f"<think>{prediction['response']}"
+    return json.dumps({"id": str(prediction["index"]), "response": text, "length": 8, "image_size": [2000, 1500]})
+
+
+def test_scores_are_those_of_the_command(data: Path, tmp_path: Path) -> None:
+    (validation,) = load_validations(config({"treebench": {"data": str(data)}}))
+    given = treebench_predictions(treebench_rows(PNG))
+    responses = read_responses(list(map(detail, given)), 9, "orig_px", RULE, "<think>")
+    result = validation.score(responses, "model")
+    same = write_jsonl(tmp_path / "model.jsonl", [prediction | {"truncated": False} for prediction in given])
+    assert result == score("treebench", data, same).result
+    metrics = validation.metrics(result)
+    assert metrics["val/treebench/overall"] == pytest.approx(200 / 405) and metrics["val/treebench/missing"] == 0
+    assert metrics["val/treebench/accuracy/Perception/Attributes"] == pytest.approx(18 / 29)
+    assert metrics["val/treebench/miou"] == result["miou"] and metrics["val/treebench/truncated_share"] == 0
+
+
+def test_boxes_are_in_pixels_that_the_model_saw(data: Path) -> None:
+    prediction = {"index": 1, "response": "<box>[0,0,5,5]</box></think><answer>A</answer>"}
+    (response,) = read_responses([detail(prediction)], 8, "model_px", RULE, "<think>").values()
+    assert as_row(response) == {
+        "key": "1",
+        "response": prediction["response"],
+        "model_size": [1176, 868],
+        "truncated": True,
+    }
+
+
+def test_a_part_is_fixed_by_the_seed_and_what_is_missing_is_wrong(data: Path) -> None:
+    def keys(seed: int) -> list[str]:
+        (validation,) = load_validations(config({"treebench": {"data": str(data), "items": 40}}, seed=seed))
+        assert validation.describe() == "treebench (40 of 405 questions)"
+        return [item.key for item in validation.items]
+
+    assert keys(0) == keys(0) and len(set(keys(0))) == 40 and keys(0) != keys(1) and keys(0) == sorted(keys(0), key=int)
+    (validation,) = load_validations(config({"treebench": {"data": str(data), "items": 40}}))
+    result = validation.score({}, "nothing")
+    assert result["overall"] == 0 and validation.metrics(result)["val/treebench/missing"] == 40
+
+
+def test_questions_are_asked_with_their_images_and_without_their_answers(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "system.txt").write_text("Be brief.\n")
+    write_samples(sample_rows(), tmp_path / "mine.parquet")
+    both = {"treebench": {"data": str(data), "items": 2}, "samples": {"data": str(tmp_path / "mine.parquet")}}
+    tree, samples = load_validations(config(both, system_prompt_file=str(tmp_path / "system.txt")))
+    for row in (*tree.rows(), *samples.rows()):
+        assert row.prompt[0] == {"role": "system", "content": "Be brief."}
+        assert row.sample.answer == "" and row.sample.targets == () and len(row.images) == 1
+    usual, own = (validation.system_prompt for validation in load_validations(config(both)))
+    assert usual is not None and usual.startswith("You answer questions about an image.") and own is None
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "message"),
+    [
+        ({"vrt_bench": {"data": "x"}}, "benchmarks.vrt_bench: there is no such benchmark; expected some of treebench"),
+        ({"vstar": {"items": 3}}, r"vstar={'items': 3} but expected {data: FILE} and, of items, convention, "),
+        ({"vstar": {"data": "x", "limit": 3}}, "but expected {data: FILE}"),
+        ({"vstar": {"data": "no.tsv"}}, "validation.benchmarks.vstar: data=no.tsv: no such file"),
+        ({"treebench": {"data": "DATA", "items": 406}}, r"treebench.items=406 but expected 1 to 405, or null for all"),
+        ({"treebench": {"data": "DATA", "convention": "ours"}}, "convention=ours but expected one of authors"),
+    ],
+)  # fmt: skip
+def test_a_benchmark_that_cannot_be_used_names_its_key(benchmarks: Any, message: str, data: Path) -> None:
+    for settings in benchmarks.values():
+        settings |= {"data": str(data)} if settings.get("data") == "DATA" else {}
+    with pytest.raises(ConfigError, match=message):
+        load_validations(config(benchmarks))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trainer": {"test_freq": -1}}, "validation.benchmarks=['treebench'] but trainer.test_freq=-1"),
+        ({"best_metric": "val/vstar/overall"}, "val/vstar/overall but validation.benchmarks has only ['treebench']"),
+        ({"best_metric": "val-core/a", "trainer": {"test_freq": 0}}, "best_metric=val-core/a but trainer.test_freq=0"),
+        ({"best_metric": "val-core/a", "trainer": {"save_freq": -1}}, "but trainer.save_freq=-1"),
+        ({"best_mode": "most"}, "validation.best_mode=most but expected max or min"),
+    ],
+)  # fmt: skip
+def test_settings_that_contradict_each_other_are_named(settings: dict[str, Any], message: str) -> None:
+    assert any(message in problem for problem in check_validation(config({"treebench": {"data": "x"}}, **settings)))
+    assert check_validation(config({"treebench": {"data": "x"}}, best_metric="val/treebench/overall")) == []

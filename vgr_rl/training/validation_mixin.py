@@ -1,0 +1,141 @@
+"""Validation on benchmarks and the best checkpoint by it: a mixin, `class T(ValidationMixin, …, PPOTrainerSync)`.
+
+verl validates on `val_dataloader` alone. Here each benchmark takes its place in turn, greedily and with one response a
+question, and what verl would make of the responses is replaced by the benchmark's own scores.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from verl.utils.dataset.rl_dataset import collate_fn
+
+from vgr_rl.benchmarks.store import write_json, write_text
+from vgr_rl.data.schema import Row, sample_to_json
+from vgr_rl.errors import ConfigError
+from vgr_rl.training.best_checkpoint import BestCheckpoint
+from vgr_rl.training.dataset import with_images
+from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.reward_manager import DETAIL
+from vgr_rl.training.run_log import RunLog
+from vgr_rl.training.shards import shard_files
+from vgr_rl.training.validation import Validation, as_row, load_validations, read_responses
+
+_BATCH = 128  # prompts whose images are decoded together, where data.val_batch_size says nothing
+
+
+class ValidationMixin:
+    """Overrides of `PPOTrainer`; put it first among the bases.
+
+    Attributes:
+        asked: the benchmark whose questions are being answered; None while data.val_files are, or nothing is.
+    """
+
+    val_dataloader: Any
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__(config)
+        model, settings = config.model, config.validation
+        self._spec = ModelSpec.load(model.path, model.frame, model.min_pixels, model.max_pixels)
+        self._validations = load_validations(config)
+        self.asked: Validation | None = None
+        self._best: BestCheckpoint | None = None
+        if settings.best_metric is not None:
+            folder = config.trainer.default_local_dir
+            self._best = BestCheckpoint(folder, settings.best_metric, settings.best_mode)
+        self._saved_step = -1
+        self._log = RunLog(config.run_dir)
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        self._saved_step = self.global_steps
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        self._saved_step = self.global_steps
+
+    def _validate(self) -> dict[str, float]:
+        metrics: dict[str, float] = super()._validate()
+        usual = self.val_dataloader
+        try:
+            for validation in self._validations:
+                self.on_validate_begin()
+                self.asked = validation
+                self.val_dataloader = batches(validation, self.config.data.val_batch_size or _BATCH)
+                metrics |= super()._validate()
+        finally:
+            self.val_dataloader, self.asked = usual, None
+        if self._best is not None:
+            try:
+                self._keep_best(self._best, metrics)
+            except ConfigError as error:
+                self._log.event(str(error), "error")
+                raise
+        return metrics
+
+    def _val_metrics_update(
+        self,
+        data_sources: list[str],
+        sample_uids: list[str],
+        reward_extra_infos_dict: dict[str, list[Any]],
+        sample_turns: list[int],
+        **expected: Any,
+    ) -> dict[str, float]:
+        if self.asked is None:
+            return super()._val_metrics_update(
+                data_sources, sample_uids, reward_extra_infos_dict, sample_turns, **expected
+            )
+        spec, prefill = self._spec, self.config.model.prefill
+        details = [detail for detail in reward_extra_infos_dict[DETAIL] if detail is not None]
+        max_length = self.config.data.max_response_length
+        responses = read_responses(details, max_length, spec.frame, spec.resize_rule, prefill)
+        result = self.asked.score(responses, f"{Path(self.config.run_dir).name}, step {self.global_steps}")
+        path = Path(self.config.run_dir) / "validation" / self.asked.benchmark.name / f"step_{self.global_steps}.json"
+        write_json(path, result)
+        answered = (responses[item.key] for item in self.asked.items if item.key in responses)
+        lines = [json.dumps(as_row(response), ensure_ascii=False) for response in answered]
+        write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
+        return self.asked.metrics(result)
+
+    def _keep_best(self, best: BestCheckpoint, metrics: dict[str, float]) -> None:
+        value, step = best.value(metrics), self.global_steps
+        if not step or not best.is_better(value):  # the model that the run starts from is no checkpoint
+            return
+        checkpoint = Path(self.config.trainer.default_local_dir) / f"global_step_{step}"
+        if self._saved_step != step or not checkpoint.is_dir():
+            self._save_checkpoint()
+        try:
+            shard_files(checkpoint / "actor")
+        except ValueError as error:
+            raise ConfigError(
+                f"validation.best_metric needs a trainer.default_local_dir that all nodes share: {error}"
+            ) from error
+        best.keep(checkpoint, step, value)
+        self._log.event(f"best checkpoint so far: step {step}, {best.metric} {value:.4g}, in {best.folder}")
+
+
+def batches(validation: Validation, size: int) -> Iterator[dict[str, Any]]:
+    """Yield what verl's `_validate` takes from a data loader; images are read when it is their batch's turn."""
+    records = (_record(index, row) for index, row in enumerate(validation.rows()))
+    while batch := list(islice(records, size)):
+        yield collate_fn(batch)
+
+
+def _record(index: int, row: Row) -> dict[str, Any]:
+    """Return a question as `EvidenceDataset` returns its rows."""
+    return {
+        "raw_prompt": with_images(row.prompt, row.images),
+        "data_source": row.sample.data_source,
+        "reward_model": {"style": "rule", "ground_truth": row.sample.answer},
+        "extra_info": {"index": index, "split": "val", "sample": sample_to_json(row.sample)},
+        "index": index,
+        "tools_kwargs": {},
+        "interaction_kwargs": {},
+        "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
+        "__rollout_n__": 1,
+        "__do_sample__": False,
+    }
