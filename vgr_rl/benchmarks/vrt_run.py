@@ -17,6 +17,7 @@ from vgr_rl.data.schema import Message
 from vgr_rl.data.vrt_records import SYSTEM_PROMPT, conversation
 from vgr_rl.grounding import ImageGeometry, Size, Trace, TracedBox, parse_trace
 from vgr_rl.grounding.trace import SEG
+from vgr_rl.segment import auto
 from vgr_rl.segment.auto import is_r_sa2va
 
 BOX_PROMPT = (
@@ -77,6 +78,7 @@ def _with_segs(task: BenchmarkRun, todo: Sequence[VrtItem]) -> Iterator[dict[str
     from vgr_rl.segment.model import RSa2VA
     from vgr_rl.segment.predict import predict
 
+    auto.register()
     model = RSa2VA.from_pretrained(task.model).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     processor = AutoProcessor.from_pretrained(task.model, **task.processor_kwargs)
     for item in todo:
