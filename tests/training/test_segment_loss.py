@@ -22,7 +22,7 @@ def batch(rows: list[list[Rle]], **numbers: int) -> tuple[TensorDict, torch.Tens
     mask = torch.nested.as_nested_tensor([torch.tensor([0, 1, 1]) for _ in rows], layout=torch.jagged)
     data = tensordict_utils.get_tensordict(
         {"input_ids": ids, "loss_mask": mask, "true_masks": [{"rles": row} for row in rows]},
-        {"dp_size": 1, "batch_num_tokens": 2 * len(rows), **numbers},
+        {"dp_size": 1, "batch_num_tokens": 2 * len(rows), "step": 0, **numbers},
     )
     return data, torch.nested.nested_tensor_from_jagged(-torch.ones(3 * len(rows)), ids.offsets())
 
@@ -59,6 +59,16 @@ def test_the_shares_of_micro_batches_add_up_to_the_batch() -> None:
     assert together["mask_iou"] == pytest.approx(metrics["mask_iou"]) == pytest.approx(3 / 4)
     assert together["mask_bce"] == pytest.approx(metrics["mask_bce"], rel=0.1)
     assert parts[0][0] > 2 * parts[1][0], "the image whose only mask is wrong weighs as much as the other"
+
+
+def test_the_same_step_draws_the_same_points_and_leaves_the_state_of_torch_alone() -> None:
+    rows, logits = [[LEFT, ALL]], logits_of(RIGHT, ALL, certain=1.0)
+    data, log_probs = batch(rows, all_mask_rows=1, all_masks=2)
+    state = torch.get_rng_state()
+    first, again = (LOSS({"masks": logits, "log_probs": log_probs}, data)[0].item() for _ in range(2))
+    assert first == again and torch.equal(torch.get_rng_state(), state)
+    tensordict_utils.assign_non_tensor(data, step=1)
+    assert LOSS({"masks": logits, "log_probs": log_probs}, data)[0].item() != first
 
 
 def test_a_micro_batch_without_a_mask_keeps_the_graph() -> None:

@@ -180,9 +180,11 @@ def start_servers(model: str, servers: int, gpus: float, queue: int, batch: int,
     """
     import ray
 
-    actor = ray.remote(MaskServer).options(num_gpus=gpus, num_cpus=1, max_concurrency=_CALLS)
+    actor, device = ray.remote(MaskServer), "cuda" if gpus else "cpu"
     return [
-        actor.options(name=server_name(index)).remote(model, "cuda" if gpus else "cpu", queue, batch, images)
+        actor.options(name=server_name(index), num_gpus=gpus, num_cpus=1, max_concurrency=_CALLS).remote(
+            model, device, queue, batch, images
+        )
         for index in range(servers)
     ]
 

@@ -99,12 +99,13 @@ class SegmentEngineMixin:
             logger.info("frozen  all %d tensors are those of model.path, bit by bit", len(self._frozen))
 
     def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
-        """Run the micro-batches of a batch; each knows how many rows with masks, and masks, all processes have."""
+        """Run the micro-batches of a batch; each knows the step, and the rows with masks and masks of all processes."""
         counts = [len(row["rles"]) for row in tensordict_utils.get(data, "true_masks")]
         totals = torch.tensor([sum(map(bool, counts)), sum(counts)], device=data["input_ids"].device)
         torch.distributed.all_reduce(totals, group=self.get_data_parallel_group())
         rows, masks = totals.tolist()
-        tensordict_utils.assign_non_tensor(data, all_mask_rows=rows, all_masks=masks)
+        step = self.lr_scheduler.last_epoch  # comes back with a checkpoint
+        tensordict_utils.assign_non_tensor(data, all_mask_rows=rows, all_masks=masks, step=step)
         return super().forward_backward_batch(data, loss_function, forward_only)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -55,11 +55,13 @@ class SegmentLoss:
         truth = dense(rows, self.side).to(masks.device)
         with torch.no_grad():
             ious = mask_ious(masks, truth).sum() * ranks / data["all_masks"]
-        chosen = self._chosen(rows).to(masks.device) if torch.is_grad_enabled() else slice(None)
-        masks, truth = masks[chosen], truth[chosen]
-        loss = mask_loss(
-            masks, truth, uncertain_points(masks, self.points), bce_weight=self.bce_weight, dice_weight=self.dice_weight
-        )
+        with torch.random.fork_rng(devices=[masks.device] if masks.is_cuda else []):
+            torch.manual_seed(data["step"] + int(data["input_ids"].values().sum()))  # so that a resumed run draws alike
+            if torch.is_grad_enabled():
+                chosen = self._chosen(rows).to(masks.device)
+                masks, truth = masks[chosen], truth[chosen]
+            points = uncertain_points(masks, self.points)
+        loss = mask_loss(masks, truth, points, bce_weight=self.bce_weight, dice_weight=self.dice_weight)
         share = sum(map(bool, rows)) * ranks / data["all_mask_rows"]
         values = (language, loss.bce * share, loss.dice * share, ious)
         return language + share * loss.total, {name: value.item() for name, value in zip(METRICS, values, strict=True)}
