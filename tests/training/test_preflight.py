@@ -22,6 +22,7 @@ from vgr_rl.data.schema import Row, image_path, read_samples, write_samples
 from vgr_rl.errors import ConfigError
 from vgr_rl.prepare import main as prepare
 from vgr_rl.training import launch, preflight
+from vgr_rl.training.checkpoint_manifest import write_manifest
 from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
@@ -216,11 +217,11 @@ def test_a_checkpoint_of_another_model_is_not_resumed(tiny: Path, tmp_path: Path
     config = tiny_config(tiny, f"run_dir={tmp_path}")
     folder = tmp_path / "checkpoints" / "global_step_4" / "actor" / "huggingface"
     folder.mkdir(parents=True)
-    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
     other = json.loads((tiny / "model" / "config.json").read_text())
     other["text_config"]["hidden_size"] = 999
     (folder / "config.json").write_text(json.dumps(other))
     (folder.parent / "fsdp_config.json").write_text('{"world_size": 1}')
+    write_manifest(folder.parents[1])
     assert "another architecture than model.path" in problems(config)
     assert "hidden_size 999 against 128" in problems(config)
 

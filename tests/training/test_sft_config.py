@@ -26,6 +26,7 @@ from tests.training.sft_fixtures import (
 from vgr_rl.config.recipes import list_recipes
 from vgr_rl.data.schema import SftRow, write_sft
 from vgr_rl.errors import ConfigError
+from vgr_rl.training.checkpoint_manifest import write_manifest
 from vgr_rl.training.sft_preflight import Plan, check
 from vgr_rl.training.sft_rows import SftTable
 
@@ -243,12 +244,16 @@ def _fake_checkpoint(folder: Path, step: int, world_size: int, hidden_size: int 
         config["text_config"]["hidden_size"] = hidden_size
     (checkpoint / "huggingface" / "config.json").write_text(json.dumps(config))
     (checkpoint / "fsdp_config.json").write_text(json.dumps({"world_size": world_size}))
-    (checkpoint.parent / "latest_checkpointed_iteration.txt").write_text(str(step))
+    write_manifest(checkpoint)
 
 
 def test_a_run_is_resumed_from_its_newest_checkpoint(folder: Path) -> None:
+    _fake_checkpoint(folder, step=3, world_size=1)
     _fake_checkpoint(folder, step=6, world_size=1)
-    assert _check(folder).resume_step == 6
+    plan = _check(folder)
+    assert plan.resume_step == 6 and plan.config.trainer.resume_from_path.endswith("global_step_6")
+    (folder / "run/checkpoints/global_step_6/fsdp_config.json").write_text("{}")
+    assert _check(folder).resume_step == 3
 
 
 @pytest.mark.parametrize(

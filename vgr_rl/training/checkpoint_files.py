@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vgr_rl.errors import ConfigError
+from vgr_rl.training.checkpoint_manifest import MANIFEST, fault_of, newest_sound, steps
 from vgr_rl.training.model_spec import ModelSpec
 
-_TRACKER = "latest_checkpointed_iteration.txt"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 # What must agree between a checkpoint and the model that it is loaded into.
 _SHAPE_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "depth")
@@ -49,23 +49,17 @@ def safetensors_header(file: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
-def latest_step(checkpoints: Path) -> int:
-    """Return the step of the newest complete checkpoint of a run, 0 when there is none."""
-    tracker = checkpoints / _TRACKER
-    step = int(tracker.read_text()) if tracker.is_file() else 0
-    return step if (checkpoints / f"global_step_{step}").is_dir() else 0
-
-
 def resume_point(trainer: Any) -> Path | None:
     """Return the checkpoint that a run starts from by verl's `trainer.resume_mode`, None to start anew.
+
+    A checkpoint that is found, not named, is the newest one that is complete and undamaged.
 
     Raises:
         ConfigError: an unknown mode, a path that is no checkpoint, or checkpoints in the way of a new start.
     """
     checkpoints, path = Path(trainer.default_local_dir), trainer.resume_from_path
-    newest = latest_step(checkpoints)
     if trainer.resume_mode == "disable":
-        if newest:
+        if any((folder / MANIFEST).is_file() for folder in steps(checkpoints)):
             raise ConfigError(f"{checkpoints} holds checkpoints but trainer.resume_mode=disable; set another run_dir")
         return None
     if trainer.resume_mode not in ("auto", "resume_path"):
@@ -73,10 +67,18 @@ def resume_point(trainer: Any) -> Path | None:
     if path is not None:
         if not Path(path).is_dir() or not re.search(r"global_step_\d+", str(path)):
             raise ConfigError(f"trainer.resume_from_path={path} is no folder called global_step_N")
+        if (fault := fault_of(Path(path))) is not None:
+            raise ConfigError(f"trainer.resume_from_path={path} {fault}")
         return Path(path)
     if trainer.resume_mode == "resume_path":
         raise ConfigError("trainer.resume_mode=resume_path needs trainer.resume_from_path")
-    return checkpoints / f"global_step_{newest}" if newest else None
+    return newest_sound(checkpoints)
+
+
+def start_from(trainer: Any, checkpoint: Path | None) -> None:
+    """Set verl's keys so that a run starts from this checkpoint, or anew; verl takes the last one, sound or not."""
+    trainer.resume_mode = "disable" if checkpoint is None else "resume_path"
+    trainer.resume_from_path = None if checkpoint is None else str(checkpoint)
 
 
 def step_of(checkpoint: Path | None) -> int:

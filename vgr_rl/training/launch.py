@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -14,7 +15,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vgr_rl.errors import ConfigError
-from vgr_rl.training import environment
+from vgr_rl.training import environment, stop
+from vgr_rl.training.checkpoint_files import start_from
 from vgr_rl.training.console import Console
 from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.model_spec import is_local
@@ -23,6 +25,8 @@ from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.shared_memory import SegmentGuard
 
 logger = logging.getLogger(__name__)
+
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")
 
 
 def run(config: DictConfig) -> None:
@@ -45,7 +49,9 @@ def run(config: DictConfig) -> None:
     check_judge(config)
     with open_dict(config):
         config.trainer.total_training_steps = plan.total_steps  # rewards with a schedule count on it
-    _train(config, env, open_run_dir(config))
+    run_dir = open_run_dir(config)
+    start_from(config.trainer, plan.checkpoint)
+    _train(config, env, run_dir)
 
 
 def check_judge(config: DictConfig) -> None:
@@ -131,9 +137,14 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     run_log, segments = RunLog(run_dir), SegmentGuard()
     console = Console(run_dir, config.trainer.total_training_steps).start()
     failure: str | None = None
+    stopped: stop.Stopped | None = None
+    stop.forget(run_dir)
     try:
         start_ray(config, env)
-        ray.get(_runner_class().remote().run.remote(config))
+        with stop.on_signals(run_dir) as received:
+            ray.get(_runner_class().remote().run.remote(config, secrets(config)))
+    except stop.Stopped as error:
+        stopped = error
     except (ray.exceptions.RayError, KeyboardInterrupt, ConnectionError) as error:
         failure = f"{type(error).__name__}: {error}"
         run_log.event(failure, "error")
@@ -144,6 +155,10 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
         segments.remove_new()
     if failure is not None:
         sys.exit(f"the run failed: {console.first_error or failure}\nsee {run_dir}/events.jsonl and {run_dir}/logs")
+    if stopped is not None:
+        stop.forget(run_dir)
+        logger.info("%s; the same command goes on from there", stopped.args[0])
+        sys.exit(received.exit_code)
     export_model(run_dir)
     logger.info("done: see %s (metrics.jsonl, samples.jsonl and, from the last checkpoint, model/)", run_dir)
 
@@ -155,20 +170,35 @@ def _runner_class() -> Any:
 
     @ray.remote(num_cpus=1)
     class Runner:
-        def run(self, config: DictConfig) -> None:
+        def run(self, config: DictConfig, secrets: list[str]) -> None:
             from vgr_rl.training.task_runner import EvidenceTaskRunner
 
+            if missing := [name for name in secrets if name not in os.environ]:
+                raise ConfigError(
+                    f"{', '.join(missing)}: set here but not on the Ray cluster; export it where `ray start` runs"
+                )
             EvidenceTaskRunner().run(config)
 
     return Runner
 
 
+def secrets(config: DictConfig) -> list[str]:
+    """Return the names of the environment variables with keys that a run needs and that are set here."""
+    key = config.judge.get("api_key_env")
+    names = [name for name in ("WANDB_API_KEY", "HF_TOKEN", key) if name]
+    return [name for name in names if name in os.environ]
+
+
 def start_ray(config: DictConfig, env: dict[str, str]) -> None:
-    """Connect to the cluster of RAY_ADDRESS (`ray job submit` sets it), or start a local one."""
+    """Connect to the cluster of RAY_ADDRESS (`ray job submit` sets it), or start a local one.
+
+    A runtime environment stands in command lines and on the dashboard, so no secret is in it: the processes of a local
+    cluster inherit them, and those of another one have them from where `ray start` ran.
+    """
     import ray
 
-    names = ("WANDB_", "TENSORBOARD_DIR", *filter(None, [config.judge.get("api_key_env")]))
-    forwarded = {name: value for name, value in os.environ.items() if name.startswith(names)}
+    trackers = {name: value for name, value in os.environ.items() if name.startswith(("WANDB_", "TENSORBOARD_DIR"))}
+    forwarded = {name: value for name, value in trackers.items() if not _SECRET.search(name)}
     runtime_env: Any = {"env_vars": {}}
     if config.hardware.platform == "cuda":
         from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
@@ -222,12 +252,12 @@ def keep_worker_logs(run_dir: Path) -> None:
 
 def export_model(run_dir: Path) -> None:
     """Merge the newest checkpoint into `<run_dir>/model`, verified and complete or not at all."""
-    from vgr_rl.training.checkpoint_files import latest_step
+    from vgr_rl.training.checkpoint_manifest import newest_sound
     from vgr_rl.training.merge import merge_checkpoint
 
-    step = latest_step(run_dir / "checkpoints")
-    if not step:
+    checkpoint = newest_sound(run_dir / "checkpoints")
+    if checkpoint is None:
         logger.info("no checkpoint was written (trainer.save_freq=-1), so there is no %s/model", run_dir)
         return
-    report = merge_checkpoint(run_dir / "checkpoints" / f"global_step_{step}", run_dir / "model", overwrite=True)
+    report = merge_checkpoint(checkpoint, run_dir / "model", overwrite=True)
     logger.info("%s/model: %s", run_dir, report)

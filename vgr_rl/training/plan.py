@@ -26,10 +26,12 @@ class Plan:
     Attributes:
         facts: (heading, text) pairs in the order they are printed.
         total_steps: training steps of the whole run.
+        checkpoint: what the run starts from; None: from `model.path`.
     """
 
     facts: tuple[tuple[str, str], ...]
     total_steps: int
+    checkpoint: Path | None
 
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
@@ -58,9 +60,11 @@ def make_plan(config: DictConfig) -> Plan:
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
     problems += problems_train + problems_val + _check_rewards(config, train.sources | val.sources)
     problems += check_judge(config)
+    checkpoint = None
     if not problems_train:
         problems += preflight.check_batch(config, train.samples)
-        problems += _check_checkpoints(config, spec, _total_steps(config, train.samples))
+        checkpoint, problems_checkpoint = _check_checkpoints(config, spec, _total_steps(config, train.samples))
+        problems += problems_checkpoint
     validations, problems_validation = _check_validation(config, tokenizer, spec)
     problems += problems_validation
     if problems:
@@ -72,10 +76,11 @@ def make_plan(config: DictConfig) -> Plan:
     facts = (
         *_facts(config, spec, train, val, counts),
         *_validation_fact(config, validations),
+        *([("resumes", str(checkpoint))] if checkpoint else []),
         *needs.lines(),
         *(("but", problem) for problem in missing_gpus + memory_plan.check(needs, cluster)),
     )
-    return Plan(facts, _total_steps(config, train.samples))
+    return Plan(facts, _total_steps(config, train.samples), checkpoint)
 
 
 def _judge_parameters(config: DictConfig) -> int:
@@ -86,15 +91,15 @@ def _judge_parameters(config: DictConfig) -> int:
     return memory.count_language_model(AutoConfig.from_pretrained(Path(config.judge.model).expanduser()))
 
 
-def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) -> list[str]:
+def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) -> tuple[Path | None, list[str]]:
     try:
         checkpoint_files.check_weights(config.model.path, spec)
         checkpoint = checkpoint_files.resume_point(config.trainer)
         if checkpoint is not None:
             checkpoint_files.check_resume(checkpoint / "actor", spec, _workers(config), total_steps)
     except ConfigError as error:
-        return [str(error)]
-    return []
+        return None, [str(error)]
+    return checkpoint, []
 
 
 def _check_validation(config: DictConfig, tokenizer: Any, spec: ModelSpec) -> tuple[list[Validation], list[str]]:

@@ -12,7 +12,7 @@ from vgr_rl.errors import ConfigError
 from vgr_rl.segment.auto import MODEL_TYPE
 from vgr_rl.training import memory_plan, sft_memory
 from vgr_rl.training.chat_encoding import ChatEncoder, Encoded
-from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, step_of
+from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, start_from, step_of
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.memory import count_parameters
@@ -142,6 +142,7 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
     export_dtype = weights_dtype if config.export_dtype == "auto" else config.export_dtype
     needs = _needs(config, spec, train)
     lacks = (*missing, *memory_plan.check(needs, cluster))
+    start_from(config.trainer, checkpoint)
     step = step_of(checkpoint)
     return Plan(config, spec, train, val, processes, total_steps, step, export_dtype, needs, lacks)
 

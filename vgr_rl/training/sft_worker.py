@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 from verl.utils.tracking import Tracking
 
 from vgr_rl.segment.auto import is_r_sa2va
+from vgr_rl.training.checkpoint_manifest import prune, write_manifest
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.segment_loss import METRICS, SegmentLoss, whole_batch
 
@@ -26,11 +28,23 @@ logger = logging.getLogger("vgr_rl.sft")
 
 
 class ExactResume(CheckpointHandler):
-    """Resumes with the batch after the last one trained on, also when that one ended an epoch.
+    """Complete checkpoints, and a resume with the batch after the last one trained on, also when that ended an epoch.
 
     The loader's state at the end of an epoch says "exhausted". verl loads it into the next epoch, which is then
     skipped; a fresh loader is what that epoch needs.
     """
+
+    def save_checkpoint(self, step: int) -> None:
+        """Write a checkpoint, and its manifest when every process has written its part."""
+        folder = Path(self.default_local_dir) / f"global_step_{step}"
+        if self.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted here
+        torch.distributed.barrier()
+        super().save_checkpoint(step)
+        torch.distributed.barrier()
+        if self.rank == 0:
+            write_manifest(folder)
+            prune(folder.parent, self.max_ckpt_to_keep)
 
     def _load_dataloader_state(self, checkpoint_path: str) -> None:
         if self.resume_global_step % len(self.train_dataloader) != 0:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ from vgr_rl.errors import ConfigError
 from vgr_rl.judge.pool import PoolRewards
 from vgr_rl.monitoring.dashboard import add_tensorboard_layout
 from vgr_rl.monitoring.pictures import RolloutPictures, trackers
-from vgr_rl.training import advantage
+from vgr_rl.training import advantage, stop
+from vgr_rl.training.checkpoint_manifest import MANIFEST, prune, write_manifest
 from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
 from vgr_rl.training.fast_start import FastStartMixin
@@ -117,6 +119,19 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
                 add_tensorboard_layout(self.logger.logger["tensorboard"].writer)
             self.logger.logger["run_log"] = self.run_log
 
+    def on_step_begin(self) -> None:
+        """End the run here if somebody asks for it.
+
+        Raises:
+            Stopped: after a checkpoint of the last step.
+        """
+        if (reason := stop.requested(self.config.run_dir)) is not None:
+            self.global_steps -= 1
+            if self.global_steps and not (self._checkpoint_folder() / MANIFEST).exists():
+                self._save_checkpoint()
+            raise stop.Stopped(f"stopped by {reason} after step {self.global_steps}")
+        super().on_step_begin()
+
     def on_sample_begin(self) -> None:
         """Mark the rollout stage."""
         self.watchdog.enter("rollout")
@@ -132,8 +147,12 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
 
     def _save_checkpoint(self) -> None:
         self.watchdog.enter("save")
+        folder, started_s = self._checkpoint_folder(), time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted here
         super()._save_checkpoint()
-        self.run_log.event(f"saved {self._checkpoint_folder()}")
+        size = write_manifest(folder)
+        prune(folder.parent, self.config.trainer.max_actor_ckpt_to_keep)
+        self.run_log.event(f"saved {folder} ({size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s)")
 
     def _checkpoint_folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
