@@ -47,7 +47,22 @@ GROUPS = {
     "vgr_rl.sft": {"recipe", "hardware"},
     "vgr_rl.evaluate": {"recipe"},
 }
-PROGRAMS = {"bash", "python", "pip", "ruff", "mypy", "pytest", "tensorboard", "vllm", "wandb", ".", "cat", "END", "{"}
+PROGRAMS = {
+    "bash",
+    "python",
+    "pip",
+    "ruff",
+    "mypy",
+    "pytest",
+    "sbatch",
+    "tensorboard",
+    "vllm",
+    "wandb",
+    ".",
+    "cat",
+    "END",
+    "{",
+}
 GENERATED = {ROOT / "docs" / "reference" / f"{name}.md" for name in ("config", "metrics", "rewards")}
 
 

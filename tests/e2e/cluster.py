@@ -1,0 +1,119 @@
+"""A Ray cluster of several nodes on one machine; each has an address, a raylet and an object store of its own."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+
+class Cluster:
+    """What a user knows of a running cluster.
+
+    Attributes:
+        address: of the dashboard, for `ray job submit`.
+        environment: with the token and the `python` that jobs run.
+        nodes: process of `ray start` by node, the head first.
+    """
+
+    def __init__(self, address: str, environment: dict[str, str], nodes: list[subprocess.Popen[bytes]]) -> None:
+        self.address, self.environment, self.nodes = address, environment, nodes
+
+    def ray(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command of Ray's."""
+        return subprocess.run(
+            ["ray", *arguments], capture_output=True, text=True, timeout=timeout_s, env=self.environment
+        )
+
+
+@contextlib.contextmanager
+def running(gpus: list[int], env: dict[str, str] | None = None) -> Iterator[Cluster]:
+    """Start a node for each number of GPU slots, the head first, on 127.0.0.1, 127.0.0.2, …, and end them all."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "WANDB_MODE": "offline"},
+        **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run the head's `python`
+        **(env or {}),
+    }
+    port, dashboard = free_port(), free_port()
+    folders = [tempfile.mkdtemp(prefix="vr") for _ in gpus]  # short: Ray's sockets lie below them
+    processes = []
+    try:
+        for number, (slots, folder) in enumerate(zip(gpus, folders, strict=True)):
+            options = [f"--node-ip-address=127.0.0.{number + 1}", "--num-cpus=16", f"--num-gpus={slots}"]
+            ports = ("dashboard-agent-listen-port", "runtime-env-agent-port", "metrics-export-port")
+            options += [f"--{name}={free_port()}" for name in ports]  # by default the same on every node
+            if number == 0:
+                options += ["--head", f"--port={port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+                options += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
+            else:
+                options += [f"--address=127.0.0.1:{port}"]
+            processes.append(
+                subprocess.Popen(
+                    ["ray", "start", "--block", *options, "--object-store-memory=200000000"],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env=environment,
+                )  # fmt: skip
+            )
+            if number == 0:
+                wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 90)
+        cluster = Cluster(f"http://127.0.0.1:{dashboard}", environment, processes)
+        wait_for(lambda: _alive(cluster) == len(gpus), f"{len(gpus)} Ray nodes", 120)
+        yield cluster
+    finally:
+        for process in processes:
+            end(process.pid)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(pid: int) -> None:
+    """Kill a process with all that it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=20)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Say whether somebody listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.2)
+
+
+def _alive(cluster: Cluster) -> int:
+    key = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{cluster.address}/nodes?view=summary", headers=key)) as reply:
+        nodes = json.load(reply)["data"]["summary"]
+    return [node["raylet"].get("state") for node in nodes].count("ALIVE")
