@@ -3,7 +3,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from vgr_rl.tiny.segmenter import build_r_sa2va
-from vgr_rl.training.segment_engine import (
+from vgr_rl.training.segment_parts import (
     FrozenPartChanged,
     check_frozen,
     frozen_hashes,

@@ -1,0 +1,82 @@
+"""What trains of R-Sa2VA, what gets adapters, and that the rest stays as it is."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vgr_rl.training.shards import local_part
+
+PARTS = {
+    "vision tower": "vlm.model.visual.",
+    "language model": "vlm.",
+    "projector": "projector.",
+    "mask decoder": "sam2.mask_decoder.",
+    "rest of SAM2": "sam2.",
+}
+
+
+class FrozenPartChanged(RuntimeError):
+    """A weight that must not train is another than at the start."""
+
+
+def language_linears(module: nn.Module, wanted: str | Sequence[str]) -> list[str]:
+    """Return the names of the language model's linear layers that adapters are put on.
+
+    Args:
+        module: R-Sa2VA.
+        wanted: `all-linear`, or last parts of names such as `q_proj` (`model.target_modules`).
+
+    Raises:
+        ValueError: if there is none.
+    """
+    linears = [
+        name for name, part in module.named_modules() if isinstance(part, nn.Linear) and ".language_model." in name
+    ]
+    if wanted != "all-linear":
+        last = {wanted} if isinstance(wanted, str) else set(wanted)
+        linears = [name for name in linears if name.rpartition(".")[2] in last]
+    if not linears:
+        raise ValueError(f"model.target_modules={wanted} but the language model has no such linear layer")
+    return linears
+
+
+def trained_parts(module: nn.Module) -> list[str]:
+    """Say for each part of R-Sa2VA, adapted or not, how many of its parameters train."""
+    counts = {part: [0, 0, 0] for part in PARTS}
+    for name, parameter in module.named_parameters():
+        own = name.removeprefix("base_model.model.")
+        part = next(part for part, prefix in PARTS.items() if own.startswith(prefix))
+        counts[part][0] += parameter.numel() * parameter.requires_grad
+        counts[part][1] += parameter.numel()
+        counts[part][2] += parameter.numel() * (".lora_" in own)
+    lines = []
+    for part, (trained, total, adapters) in counts.items():
+        inside = f", {adapters:,} of them in adapters" if adapters else ""
+        lines.append(f"{part:<15} {trained:,} of {total:,} parameters train{inside}")
+    return lines
+
+
+def frozen_hashes(module: nn.Module) -> dict[str, int]:
+    """Return a hash of what this process holds of each frozen parameter."""
+    return {name: _hash(parameter) for name, parameter in module.named_parameters() if not parameter.requires_grad}
+
+
+def check_frozen(hashes: dict[str, int], module: nn.Module) -> None:
+    """Check that frozen parameters are still those of which the hashes were taken.
+
+    Raises:
+        FrozenPartChanged: naming those that are not.
+    """
+    changed = [
+        name for name, parameter in module.named_parameters() if hashes.get(name, _hash(parameter)) != _hash(parameter)
+    ]
+    if changed:
+        raise FrozenPartChanged(
+            f"{len(changed)} frozen weights differ from those of model.path, among them {', '.join(changed[:3])}: is "
+            "the checkpoint that this run continues from another model?"
+        )
+
+
+def _hash(parameter: Tensor) -> int:
+    return int(torch.hash_tensor(local_part(parameter.detach())).item())
