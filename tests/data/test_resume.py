@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -38,12 +36,12 @@ def killed(tmp_path):
     """A folder with a conversion that was killed behind its first chunks."""
     rows(tmp_path)
     out = tmp_path / "out" / "rows.parquet"
-    run = subprocess.Popen([sys.executable, "-m", "vgr_rl.prepare", *command(tmp_path, out)], start_new_session=True)
+    run = subprocess.Popen([sys.executable, "-m", "vgr_rl.prepare", *command(tmp_path, out)])
     deadline = time.monotonic() + 120
     while not list(out.parent.glob(".*.partial/0000000.pickle")):
         assert run.poll() is None and time.monotonic() < deadline, "the conversion kept nothing before it ended"
         time.sleep(0.002)
-    os.killpg(run.pid, signal.SIGKILL)
+    run.kill()  # its workers notice, and Python's resource tracker removes what they shared
     run.wait()
     assert not out.exists()
     return tmp_path

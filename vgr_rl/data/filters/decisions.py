@@ -66,7 +66,7 @@ def keep_spread(graded: Mapping[str, Graded], top: int) -> dict[str, Decision]:
 
 
 def keep_consensus(right: Mapping[str, Sequence[bool]], most_right: int) -> dict[str, Decision]:
-    """Keep the questions that at most `most_right` of several models answer right (arXiv 2507.07999, section 3).
+    """Keep the questions that at most `most_right` of several models answer right (after arXiv 2507.07999).
 
     Args:
         right: for each question whether each model is right.
