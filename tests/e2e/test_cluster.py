@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import cluster
-from tests.e2e.test_grpo import CORRELATION, command, lines, metrics
+from tests.e2e.runs import CORRELATION, command, lines, metrics
 from vgr_rl.prepare import main as prepare
 from vgr_rl.training.checkpoint_manifest import fault_of, steps
 

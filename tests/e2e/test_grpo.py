@@ -3,15 +3,10 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,15 +16,24 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tests.e2e import cluster
+from tests.e2e.runs import (
+    BATCH,
+    CORRELATION,
+    GROUP,
+    TRAIN_SAMPLES,
+    command,
+    expected_ids,
+    ids_by_step,
+    lines,
+    metrics,
+    train,
+)
 from vgr_rl.config.resolvers import asset_path
 from vgr_rl.monitoring.metric_names import meaning
 from vgr_rl.prepare import main as prepare
-from vgr_rl.training.data_order import batch_indices
 
 pytestmark = pytest.mark.e2e
-
-CORRELATION = "training/rollout_actor_probs_pearson_corr"
-TRAIN_SAMPLES, BATCH, GROUP = 10, 4, 4
 
 
 @pytest.fixture(scope="module")
@@ -38,49 +42,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = ["--train", str(TRAIN_SAMPLES), "--val", "4", "--heldout", "4", "--sft", "4", "--sft-val", "4"]
     prepare(["tiny", "--out", str(folder), *counts])
     return folder
-
-
-def command(run_dir: Path, data: Path, *overrides: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "vgr_rl.main", f"run_dir={run_dir}"),
-        *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/val.parquet"),
-        *(f"data.train_batch_size={BATCH}", f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}"),
-        *(f"actor_rollout_ref.rollout.n={GROUP}", "data.max_response_length=64"),
-        *("guards.min_correlation_tokens=64", "guards.min_logprob_correlation=0.99", "trainer.logger=[tensorboard]"),
-        *overrides,
-    ]
-
-
-def train(run_dir: Path, data: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(run_dir, data, *overrides),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "WANDB_MODE": "offline", **env},
-    )
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def metrics(run_dir: Path, name: str) -> list[float]:
-    return [line["data"][name] for line in lines(run_dir / "metrics.jsonl")]
-
-
-def ids_by_step(run_dir: Path) -> dict[int, list[str]]:
-    steps: dict[int, list[str]] = {}
-    for row in lines(run_dir / "samples.jsonl"):
-        if row["rollout"] == 0:
-            steps.setdefault(row["step"], []).append(row["id"])
-    return steps
-
-
-def expected_ids(steps: int) -> dict[int, list[str]]:
-    """Return which samples the steps of a run with seed 0 see."""
-    names = [f"tiny-train-0-{index}" for index in range(TRAIN_SAMPLES)]
-    return {step: [names[i] for i in batch_indices(0, step, TRAIN_SAMPLES, BATCH)] for step in range(1, steps + 1)}
 
 
 def leftovers(before: set[str]) -> set[str]:
@@ -179,56 +140,16 @@ def test_lora_rollouts_use_the_adapters(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[tuple[str, dict[str, str]]]:
-    """Dashboard and environment of a cluster that was there before the run: `ray start --head` on loopback, a token."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "WANDB_MODE": "offline"},
-        **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run the head's `python`
-    }
-    port, dashboard = free_port(), free_port()
-    folder = tempfile.mkdtemp(prefix="vr")  # short: Ray's sockets lie below it
-    options = [f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=16", "--num-gpus=1"]
-    options += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", *options, "--object-store-memory=400000000", f"--temp-dir={folder}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 60)
-        yield f"http://127.0.0.1:{dashboard}", environment
-    finally:
-        processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=20)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
-        time.sleep(0.2)
+def ray_cluster() -> Iterator[cluster.Cluster]:
+    """A cluster of one node that was there before the run."""
+    with cluster.running([1]) as running:
+        yield running
 
 
 def test_the_other_family_runs_as_a_job_of_a_cluster_beside_a_local_run(
-    data: Path, tmp_path: Path, ray_cluster: tuple[str, dict[str, str]]
+    data: Path, tmp_path: Path, ray_cluster: cluster.Cluster
 ) -> None:
-    dashboard, environment = ray_cluster
+    dashboard, environment = ray_cluster.address, ray_cluster.environment
     submit = ["ray", "job", "submit", "--address", dashboard, "--working-dir", str(Path(__file__).parents[2]), "--"]
     overrides = ("model=tiny_qwen3_vl", "trainer.total_training_steps=2", "trainer.save_freq=2")
     job = ["python", *command(tmp_path / "q3", data, *overrides)[1:]]
@@ -287,7 +208,7 @@ def test_a_stopped_actor_is_named_and_ends_the_run(data: Path, tmp_path: Path) -
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        wait_for((tmp_path / "hung" / "metrics.jsonl").exists, "first step", 250)
+        cluster.wait_for((tmp_path / "hung" / "metrics.jsonl").exists, "first step", 250)
         workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "WorkerDict" in p.name()]
         assert workers, "no policy worker process found"
         os.kill(workers[0].pid, signal.SIGSTOP)
@@ -296,4 +217,6 @@ def test_a_stopped_actor_is_named_and_ends_the_run(data: Path, tmp_path: Path) -
         process.kill()
     assert process.returncode != 0
     assert "guards.stage_timeout_s=90" in stderr and "policy worker 0" in stderr
-    wait_for(lambda: not workers[0].is_running() or workers[0].status() == psutil.STATUS_ZOMBIE, "end of it", 20)
+    cluster.wait_for(
+        lambda: not workers[0].is_running() or workers[0].status() == psutil.STATUS_ZOMBIE, "end of it", 20
+    )

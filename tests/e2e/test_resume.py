@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.e2e.test_grpo import CORRELATION, TRAIN_SAMPLES, expected_ids, ids_by_step, lines, metrics, train
+from tests.e2e.runs import CORRELATION, TRAIN_SAMPLES, expected_ids, ids_by_step, lines, metrics, train
 from tests.e2e.tiny_benchmarks import treebench, vstar
 from vgr_rl.benchmarks.suite import score
 from vgr_rl.monitoring.metric_names import meaning

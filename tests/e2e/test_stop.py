@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.test_grpo import command, ids_by_step, lines
+from tests.e2e.runs import command, ids_by_step, lines
 from vgr_rl.prepare import main as prepare
 from vgr_rl.training.checkpoint_manifest import fault_of, steps
 
