@@ -130,14 +130,13 @@ def test_grpo_passes_the_checks(files: Path, line: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [*_commands("sft"), *(f"recipe=treevgr {row}" for row in _table("sft"))])
-def test_the_cold_start_passes_the_checks(
-    files: Path, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    config = _compose("sft", *shlex.split(line))
+def test_the_cold_start_passes_the_checks(files: Path, line: str, tmp_path: Path) -> None:
+    cluster = ["dry_run=true", "simulate.nodes=1", "simulate.gpus_per_node=8", "simulate.gpu_memory_gib=80"]
+    config = _compose("sft", *shlex.split(line), *cluster)
     family = "qwen3_vl" if "Qwen3" in config.model.path else "qwen2_5_vl"
     config.model.path, config.data.train_files = str(files / family), [str(files / "sft.parquet")]
     plan = check(config, tmp_path)
+    assert plan.lacks == ()
     assert (plan.processes, plan.total_steps, plan.config.optim.lr_warmup_steps_ratio) == (8, 1, 0.1)
     assert plan.spec.frame == ("norm1000" if family == "qwen3_vl" else "model_px")
 
