@@ -69,9 +69,9 @@ def running(gpus: list[int], env: dict[str, str] | None = None) -> Iterator[Clus
                 )  # fmt: skip
             )
             if number == 0:
-                wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 90)
+                wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 180)
         cluster = Cluster(f"http://127.0.0.1:{dashboard}", environment, processes)
-        wait_for(lambda: _alive(cluster) == len(gpus), f"{len(gpus)} Ray nodes", 120)
+        wait_for(lambda: _alive(cluster) == len(gpus), f"{len(gpus)} Ray nodes", 240)
         yield cluster
     finally:
         for process in processes:
@@ -114,6 +114,10 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None
 
 def _alive(cluster: Cluster) -> int:
     key = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
-    with urllib.request.urlopen(urllib.request.Request(f"{cluster.address}/nodes?view=summary", headers=key)) as reply:
-        nodes = json.load(reply)["data"]["summary"]
+    request = urllib.request.Request(f"{cluster.address}/nodes?view=summary", headers=key)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            nodes = json.load(reply)["data"]["summary"]
+    except OSError:  # the dashboard listens before it answers
+        return 0
     return [node["raylet"].get("state") for node in nodes].count("ALIVE")
