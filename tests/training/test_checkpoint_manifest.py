@@ -68,12 +68,29 @@ def test_a_checkpoint_that_is_named_has_to_be_sound(tmp_path: Path) -> None:
         resume_point(OmegaConf.create(keys))
 
 
-def test_the_oldest_are_removed_by_number(tmp_path: Path) -> None:
-    for step in (2, 9, 10):
-        checkpoint(tmp_path, step)
+def test_what_is_named_is_not_mixed_with_what_came_after_it(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    path = checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 3, complete=False)
+    keys = {"default_local_dir": str(tmp_path), "resume_mode": "resume_path", "resume_from_path": str(path)}
+    assert resume_point(OmegaConf.create(keys)) == path
+    checkpoint(tmp_path, 4)
+    with pytest.raises(ConfigError, match=r"holds later checkpoints \(global_step_4\): go on from these"):
+        resume_point(OmegaConf.create(keys))
+
+
+def test_the_oldest_are_removed_by_number_and_none_that_is_later(tmp_path: Path) -> None:
+    written = {step: checkpoint(tmp_path, step) for step in (2, 9, 10, 12)}
     (tmp_path / "best" / "global_step_2").mkdir(parents=True)
-    prune(tmp_path, None)
-    assert len(steps(tmp_path)) == 3
-    prune(tmp_path, 2)
-    assert [path.name for path in steps(tmp_path)] == ["global_step_9", "global_step_10"]
+
+    def left() -> list[int]:
+        return [int(path.name.removeprefix("global_step_")) for path in steps(tmp_path)]
+
+    prune(written[10], None)
+    assert left() == [2, 9, 10, 12]
+    prune(written[10], 2)
+    assert left() == [9, 10, 12]
+    prune(written[10], 1)
+    assert left() == [10, 12]
     assert (tmp_path / "best" / "global_step_2").is_dir()

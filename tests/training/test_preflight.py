@@ -250,6 +250,16 @@ def test_a_cluster_that_is_too_small_is_named_before_workers_wait_for_it() -> No
         launch._check_cluster(compose_config(*fits), {"GPU": 8.0})
 
 
+def test_only_keys_that_the_run_reads_have_to_be_on_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "planted")
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    config = compose_config("judge=endpoint", "judge.api_key_env=JUDGE_KEY", "trainer.logger=[wandb]")
+    assert launch.secrets(config) == ["WANDB_API_KEY"]
+    monkeypatch.setenv("JUDGE_KEY", "planted")
+    assert launch.secrets(config) == ["WANDB_API_KEY", "JUDGE_KEY"]
+    assert launch.secrets(compose_config("trainer.logger=[tensorboard]")) == []
+
+
 def judge_config(**knobs: object) -> DictConfig:
     judge = yaml.safe_load((Path(launch.__file__).parents[1] / "config" / "judge" / "endpoint.yaml").read_text())
     given = {"urls": ["http://127.0.0.1:9/v1"], "model": "judge", **knobs}

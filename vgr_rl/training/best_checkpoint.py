@@ -1,4 +1,4 @@
-"""The best checkpoint of a run by a validation metric, in `<checkpoints>/best`, out of reach of verl's retention."""
+"""The best checkpoint of a run by a validation metric, in `<checkpoints>/best`, whatever else is removed."""
 
 import json
 import math
@@ -30,8 +30,8 @@ class Best:
 class BestCheckpoint:
     """Keeps `<checkpoints>/best/global_step_N`, with the same files as `<checkpoints>/global_step_N`.
 
-    Files are hard links where the file system has them: verl removes old checkpoints by their own names, and the best
-    takes no space while both are there. `best.json` beside it says which metric, step and value.
+    Files are hard links where the file system has them: the best takes no space while both are there, and stays when
+    the other is removed. `best.json` beside it says which metric, step and value.
 
     Args:
         checkpoints: `trainer.default_local_dir`.

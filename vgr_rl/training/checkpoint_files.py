@@ -59,7 +59,7 @@ def resume_point(trainer: Any) -> Path | None:
     """
     checkpoints, path = Path(trainer.default_local_dir), trainer.resume_from_path
     if trainer.resume_mode == "disable":
-        if any((folder / MANIFEST).is_file() for folder in steps(checkpoints)):
+        if _complete(checkpoints):
             raise ConfigError(f"{checkpoints} holds checkpoints but trainer.resume_mode=disable; set another run_dir")
         return None
     if trainer.resume_mode not in ("auto", "resume_path"):
@@ -69,10 +69,20 @@ def resume_point(trainer: Any) -> Path | None:
             raise ConfigError(f"trainer.resume_from_path={path} is no folder called global_step_N")
         if (fault := fault_of(Path(path))) is not None:
             raise ConfigError(f"trainer.resume_from_path={path} {fault}")
+        if later := [folder.name for folder in _complete(checkpoints) if step_of(folder) > step_of(Path(path))]:
+            raise ConfigError(
+                f"trainer.resume_from_path={path} but {checkpoints} holds later checkpoints ({', '.join(later)}): go "
+                "on from these with trainer.resume_mode=auto and without that path, move them away, or set another "
+                "run_dir"
+            )
         return Path(path)
     if trainer.resume_mode == "resume_path":
         raise ConfigError("trainer.resume_mode=resume_path needs trainer.resume_from_path")
     return newest_sound(checkpoints)
+
+
+def _complete(checkpoints: Path) -> list[Path]:
+    return [folder for folder in steps(checkpoints) if (folder / MANIFEST).is_file()]
 
 
 def start_from(trainer: Any, checkpoint: Path | None) -> None:

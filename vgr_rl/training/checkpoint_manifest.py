@@ -90,10 +90,14 @@ def steps(checkpoints: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
-def prune(checkpoints: Path, keep: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints; None keeps all."""
+def prune(newest: Path, keep: int | None) -> None:
+    """Remove what is older than the newest `keep` checkpoints up to this one, which is complete; None keeps all.
+
+    Later ones stay: a run that passed over a damaged one has not come to its number again.
+    """
     if keep:
-        for folder in steps(checkpoints)[:-keep]:
+        upto = steps(newest.parent)
+        for folder in upto[: upto.index(newest) + 1][:-keep]:
             shutil.rmtree(folder)
 
 

@@ -183,9 +183,9 @@ def _runner_class() -> Any:
 
 
 def secrets(config: DictConfig) -> list[str]:
-    """Return the names of the environment variables with keys that a run needs and that are set here."""
-    key = config.judge.get("api_key_env")
-    names = [name for name in ("WANDB_API_KEY", "HF_TOKEN", key) if name]
+    """Return the names of the environment variables with keys that the run's processes read and that are set here."""
+    names = ["WANDB_API_KEY"] * ("wandb" in config.trainer.logger)
+    names += filter(None, [config.judge.get("api_key_env")])
     return [name for name in names if name in os.environ]
 
 

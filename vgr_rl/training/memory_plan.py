@@ -90,7 +90,8 @@ def estimate(
     shapes = Shapes.of(hf_config)
     refs, rule = config.actor_rollout_ref, spec.resize_rule
     image_tokens = min(longest_prompt, rule.max_pixels // rule.factor**2)
-    state, serving = state_parts(config, shapes, counts), _serving(config, counts, cluster)
+    state = state_parts(config, shapes, counts)
+    serving = _named("rollout weights", "KV cache", _serving(config, refs.rollout, sum(counts.values()), cluster))
     parked = {
         "weights": refs.actor.fsdp_config.param_offload,
         "optimiser": refs.actor.fsdp_config.optimizer_offload,
@@ -109,9 +110,11 @@ def estimate(
     }
     length = refs.rollout.max_model_len or _longest(config)
     sequence = length * shapes.cache_a_token(value_bytes(refs.rollout.dtype)) // refs.rollout.tensor_model_parallel_size
-    judge = _serving_judge(config, judge_parameters, cluster) if judge_parameters else {}
+    pool, judge = config.reward.reward_model, dict[str, int]()
+    if judge_parameters:
+        served = _serving(config, pool.rollout, judge_parameters, cluster)
+        judge = _named("judge weights", "judge KV cache", served)
     if config.hardware.platform == "cpu":
-        pool = config.reward.reward_model
         servers = pool.n_gpus_per_node // pool.rollout.tensor_model_parallel_size
         held = {name: workers * size for name, size in (working | serving).items()}
         return Needs({}, {}, {}, held | {name: servers * size for name, size in judge.items()} | host, sequence)
@@ -184,26 +187,17 @@ def _training(config: DictConfig, image_tokens: int) -> Training:
     )
 
 
-def _serving(config: DictConfig, counts: Mapping[str, int], cluster: Cluster) -> dict[str, int]:
-    rollout = config.actor_rollout_ref.rollout
-    weights = sum(counts.values()) * value_bytes(rollout.dtype) // rollout.tensor_model_parallel_size
-    if config.hardware.platform == "cpu":
-        return {"rollout weights": weights, "KV cache": int(config.hardware.env.VLLM_CPU_KVCACHE_SPACE) * GIB}
-    if cluster.gpu_bytes is None:
-        return {"rollout weights": weights}
-    reserved = int(rollout.gpu_memory_utilization * cluster.gpu_bytes)
-    return {"rollout weights": weights, "KV cache": max(0, reserved - weights)}
-
-
-def _serving_judge(config: DictConfig, parameters: int, cluster: Cluster) -> dict[str, int]:
-    rollout = config.reward.reward_model.rollout
+def _serving(config: DictConfig, rollout: DictConfig, parameters: int, cluster: Cluster) -> tuple[int, int | None]:
+    """Return the bytes of a model's weights and of its KV cache on a GPU that vLLM serves it on; None is not known."""
     weights = parameters * value_bytes(rollout.dtype) // rollout.tensor_model_parallel_size
     if config.hardware.platform == "cpu":
-        return {"judge weights": weights, "judge KV cache": int(config.hardware.env.VLLM_CPU_KVCACHE_SPACE) * GIB}
-    if cluster.gpu_bytes is None:
-        return {"judge weights": weights}
-    reserved = int(rollout.gpu_memory_utilization * cluster.gpu_bytes)
-    return {"judge weights": weights, "judge KV cache": max(0, reserved - weights)}
+        return weights, int(config.hardware.env.VLLM_CPU_KVCACHE_SPACE) * GIB
+    reserved = None if cluster.gpu_bytes is None else int(rollout.gpu_memory_utilization * cluster.gpu_bytes)
+    return weights, None if reserved is None else max(0, reserved - weights)
+
+
+def _named(weights: str, cache: str, sizes: tuple[int, int | None]) -> dict[str, int]:
+    return {name: size for name, size in zip((weights, cache), sizes, strict=True) if size is not None}
 
 
 def _longest(config: DictConfig) -> int:

@@ -32,7 +32,14 @@ class ExactResume(CheckpointHandler):
 
     The loader's state at the end of an epoch says "exhausted". verl loads it into the next epoch, which is then
     skipped; a fresh loader is what that epoch needs.
+
+    Args:
+        keep: how many stay; verl would remove old ones before the new one has its manifest.
     """
+
+    def __init__(self, *args: Any, keep: int | None, **kwargs: Any) -> None:
+        super().__init__(*args, max_ckpt_to_keep=None, **kwargs)
+        self.keep = keep
 
     def save_checkpoint(self, step: int) -> None:
         """Write a checkpoint, and its manifest when every process has written its part."""
@@ -44,7 +51,7 @@ class ExactResume(CheckpointHandler):
         torch.distributed.barrier()
         if self.rank == 0:
             write_manifest(folder)
-            prune(folder.parent, self.max_ckpt_to_keep)
+            prune(folder, self.keep)
 
     def _load_dataloader_state(self, checkpoint_path: str) -> None:
         if self.resume_global_step % len(self.train_dataloader) != 0:
@@ -111,7 +118,7 @@ class ColdStartTrainer(sft_trainer.SFTTrainer):
             engine=self.engine,
             train_dataloader=self.train_dataloader,
             default_local_dir=trainer.default_local_dir,
-            max_ckpt_to_keep=trainer.max_ckpt_to_keep,
+            keep=trainer.max_ckpt_to_keep,
             default_hdfs_dir=trainer.default_hdfs_dir,
             resume_mode=trainer.resume_mode,
             resume_from_path=trainer.resume_from_path,

@@ -42,8 +42,10 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
     """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
 
     def __init__(self, config: DictConfig) -> None:
+        self._keep = config.trainer.max_actor_ckpt_to_keep
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"  # verl's base class branches on this name
+            config.trainer.max_actor_ckpt_to_keep = None  # verl removes old ones before the new one has its manifest
         super().__init__(config)
         self.run_log = RunLog(config.run_dir)
         self._index_of_uid: dict[str, int] = {}
@@ -127,8 +129,8 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
         """
         if (reason := stop.requested(self.config.run_dir)) is not None:
             self.global_steps -= 1
-            if self.global_steps and not (self._checkpoint_folder() / MANIFEST).exists():
-                self._save_checkpoint()
+            if self.global_steps:
+                self._save_unless_saved()
             raise stop.Stopped(f"stopped by {reason} after step {self.global_steps}")
         super().on_step_begin()
 
@@ -151,8 +153,12 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted here
         super()._save_checkpoint()
         size = write_manifest(folder)
-        prune(folder.parent, self.config.trainer.max_actor_ckpt_to_keep)
+        prune(folder, self._keep)
         self.run_log.event(f"saved {folder} ({size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s)")
+
+    def _save_unless_saved(self) -> None:
+        if not (self._checkpoint_folder() / MANIFEST).exists():
+            self._save_checkpoint()
 
     def _checkpoint_folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
@@ -219,8 +225,8 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
         except GuardTripped as error:
             self.run_log.log(metrics, global_steps)
             self.run_log.event(str(error), "error")
-            if isinstance(error, RewardsFailing) and not self._checkpoint_folder().exists():
-                self._save_checkpoint()
+            if isinstance(error, RewardsFailing):
+                self._save_unless_saved()
             raise
 
     def _val_metrics_update(
