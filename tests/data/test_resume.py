@@ -76,21 +76,24 @@ def test_a_changed_source_is_converted_anew(killed, caplog):
 def test_other_settings_open_another_store_and_remove_the_first(tmp_path):
     out, source = tmp_path / "a.parquet", tmp_path / "rows.jsonl"
     source.write_text("{}")
-    first = ChunkStore.beside(out, source, partial(rows, 1))
+    first = ChunkStore.beside(out, source, partial(rows, 1), {})
     first.write(0, ["kept"])
-    again = ChunkStore.beside(out, source, partial(rows, 1))
+    again = ChunkStore.beside(out, source, partial(rows, 1), {})
     assert len(again) == 1 and again.read(0) == ["kept"] and again.read(1) is None
-    other = ChunkStore.beside(out, source, partial(rows, 2))
+    other = ChunkStore.beside(out, source, partial(rows, 2), {})
     assert len(other) == 0 and not first.folder.exists()
+    other.write(0, ["train"])
+    assert len(ChunkStore.beside(out, source, partial(rows, 2), {"hub_split": "test"})) == 0
 
 
 def test_a_store_that_others_may_write_to_is_refused(tmp_path):
     out, source = tmp_path / "a.parquet", tmp_path / "rows.jsonl"
     source.write_text("{}")
-    ChunkStore.beside(out, source, rows).folder.chmod(0o777)
+    ChunkStore.beside(out, source, rows, {}).folder.chmod(0o777)
     with pytest.raises(ValueError, match=r"\.partial: rows are read back from it, but others"):
-        ChunkStore.beside(out, source, rows)
+        ChunkStore.beside(out, source, rows, {})
 
 
 def test_the_store_is_ours_alone(tmp_path):
-    assert ChunkStore.beside(tmp_path / "a.parquet", Path("owner/name"), rows).folder.stat().st_mode & 0o777 == 0o700
+    folder = ChunkStore.beside(tmp_path / "a.parquet", Path("owner/name"), rows, {}).folder
+    assert folder.stat().st_mode & 0o777 == 0o700

@@ -1,4 +1,4 @@
-"""The best checkpoint by a metric outlives verl's retention."""
+"""The best checkpoint by a metric outlives the retention by number."""
 
 import shutil
 from pathlib import Path
@@ -47,6 +47,12 @@ def test_what_a_kill_left_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / "best/new").mkdir()
     best.keep(saved, 1, 1.0)
     assert kept(tmp_path) == {"global_step_1": "weights of 1"}
+
+
+def test_a_record_without_its_checkpoint_is_none(tmp_path: Path) -> None:
+    BestCheckpoint(tmp_path, "m", "max").keep(checkpoint(tmp_path, 3), 3, 0.5)
+    shutil.rmtree(tmp_path / "best" / "global_step_3")
+    assert read_best(tmp_path) is None and BestCheckpoint(tmp_path, "m", "max").is_better(0.1)
 
 
 def test_a_metric_that_is_not_measured_names_those_that_are(tmp_path: Path) -> None:

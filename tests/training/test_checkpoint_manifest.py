@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from vgr_rl.errors import ConfigError
 from vgr_rl.training.checkpoint_files import resume_point
@@ -58,8 +59,6 @@ def test_a_run_begins_anew_only_when_nothing_was_complete(tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_that_is_named_has_to_be_sound(tmp_path: Path) -> None:
-    from omegaconf import OmegaConf
-
     path = checkpoint(tmp_path, 2)
     keys = {"default_local_dir": str(tmp_path), "resume_mode": "resume_path", "resume_from_path": str(path)}
     assert resume_point(OmegaConf.create(keys)) == path
@@ -68,16 +67,21 @@ def test_a_checkpoint_that_is_named_has_to_be_sound(tmp_path: Path) -> None:
         resume_point(OmegaConf.create(keys))
 
 
-def test_what_is_named_is_not_mixed_with_what_came_after_it(tmp_path: Path) -> None:
-    from omegaconf import OmegaConf
+def test_a_checkpoint_of_another_run_is_for_the_start_and_one_of_this_run_for_when_nothing_came_later(
+    tmp_path: Path,
+) -> None:
+    def start(path: Path) -> Path | None:
+        keys = {"default_local_dir": str(tmp_path / "own"), "resume_mode": "resume_path", "resume_from_path": str(path)}
+        return resume_point(OmegaConf.create(keys))
 
-    path = checkpoint(tmp_path, 2)
-    checkpoint(tmp_path, 3, complete=False)
-    keys = {"default_local_dir": str(tmp_path), "resume_mode": "resume_path", "resume_from_path": str(path)}
-    assert resume_point(OmegaConf.create(keys)) == path
-    checkpoint(tmp_path, 4)
-    with pytest.raises(ConfigError, match=r"holds later checkpoints \(global_step_4\): go on from these"):
-        resume_point(OmegaConf.create(keys))
+    other = checkpoint(tmp_path / "other", 7)
+    assert start(other) == other
+    own = [checkpoint(tmp_path / "own", step) for step in (2, 4)]
+    assert start(other) == own[1]  # the same command, given again
+    with pytest.raises(ConfigError, match=r"holds later checkpoints \(global_step_4\): go on from these without that"):
+        start(own[0])
+    (own[1] / "data.pt").unlink()
+    assert start(own[0]) == own[0] and start(other) == own[0]
 
 
 def test_the_oldest_are_removed_by_number_and_none_that_is_later(tmp_path: Path) -> None:
@@ -94,3 +98,9 @@ def test_the_oldest_are_removed_by_number_and_none_that_is_later(tmp_path: Path)
     prune(written[10], 1)
     assert left() == [10, 12]
     assert (tmp_path / "best" / "global_step_2").is_dir()
+
+
+def test_one_that_is_not_complete_takes_no_place(tmp_path: Path) -> None:
+    first, half, newest = checkpoint(tmp_path, 4), checkpoint(tmp_path, 5, complete=False), checkpoint(tmp_path, 8)
+    prune(newest, 2)
+    assert first.is_dir() and not half.exists() and newest.is_dir()

@@ -28,6 +28,15 @@ def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
     assert [line["step"] for line in read(tmp_path / SAMPLES)] == [1, 2]
 
 
+def test_text_with_other_line_breaks_and_a_line_that_was_cut_off_are_no_trouble(tmp_path: Path) -> None:
+    log, text = RunLog(tmp_path), "a\u2028b\u0085c"
+    log.samples([json.dumps({"step": step, "response": text}, ensure_ascii=False) for step in (1, 2)])
+    with (tmp_path / SAMPLES).open("ab") as file:
+        file.write('{"step": 3, "response": "é'.encode()[:-1])
+    log.forget_after(1)
+    assert (tmp_path / SAMPLES).read_text() == f'{{"step": 1, "response": "{text}"}}\n'
+
+
 def test_the_console_shows_steps_and_events_and_remembers_the_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

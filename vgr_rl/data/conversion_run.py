@@ -51,7 +51,7 @@ def convert(
     """
     options = {name: str(value) for name, value in vars(args).items() if name not in _NOT_IN_CARD and value is not None}
     card = DataCard(args.what, options, steps, args.seed)
-    store = ChunkStore.beside(args.out, args.input, make)
+    store = ChunkStore.beside(args.out, args.input, make, options)
     if len(store):
         logger.info("%s: about %d rows were converted before this run", args.out, len(store) * CHUNK_ROWS)
     with _conversion(args, make, records, card.add, args.skip_bad, store) as rows:

@@ -6,7 +6,7 @@ import inspect
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ _SOURCES = {".json", ".jsonl", ".parquet", ".tfrecord", ".txt"}
 class ChunkStore:
     """What became of the chunks of a source that are converted, by number, in a hidden folder beside the output.
 
-    The folder's name depends on the converter, its settings, our code, and names, sizes and times of its files:
-    after a change of any of them everything is converted anew. Images are taken to be the same.
+    The folder's name depends on the command's options, the converter, our code, and names, sizes and times of the
+    source's files: after a change of any of them everything is converted anew. Images are taken to be the same.
 
     Args:
         folder: readable by its owner alone, since the files are pickles; see `beside`.
@@ -33,13 +33,13 @@ class ChunkStore:
         self.folder = folder
 
     @classmethod
-    def beside(cls, out: Path, source: Path, make: Any) -> "ChunkStore":
+    def beside(cls, out: Path, source: Path, make: Any, options: Mapping[str, str]) -> "ChunkStore":
         """Open the store of one conversion, and remove what else was left by earlier ones that were to write `out`.
 
         Raises:
             ValueError: if the folder is not ours alone.
         """
-        text = repr((_described(make), [_stamp(path) for path in _files(source)], str(source), _code()))
+        text = repr((sorted(options.items()), _described(make), [_stamp(path) for path in _files(source)], _code()))
         folder = out.parent / f".{out.name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}.partial"
         for other in set(out.parent.glob(f".{glob.escape(out.name)}.*.partial")) - {folder}:
             shutil.rmtree(other)
@@ -74,6 +74,7 @@ class ChunkStore:
 
 def _described(value: Any) -> str:
     if isinstance(value, partial):
+        assert not value.keywords, "settings are positional"
         return repr([_described(value.func), *map(_described, value.args)])
     return f"{value.__module__}.{value.__qualname__}" if inspect.isfunction(value) else repr(value)
 

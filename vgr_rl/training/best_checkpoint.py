@@ -76,9 +76,9 @@ class BestCheckpoint:
     def keep(self, checkpoint: Path, step: int, value: float) -> None:
         """Make a checkpoint the best one; the former best is removed when this one is complete."""
         target, new = self.folder / checkpoint.name, self.folder / "new"
-        for leftover in (new, target):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(checkpoint, new, copy_function=_link)
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier pass over this step
         new.rename(target)
         self.best = Best(self.metric, self.mode, step, value)
         write_json(self.folder / _RECORD, asdict(self.best))
@@ -89,8 +89,11 @@ class BestCheckpoint:
 
 def read_best(checkpoints: str | Path) -> Best | None:
     """Return the best checkpoint of a run, None when it has none."""
-    record = Path(checkpoints) / "best" / _RECORD
-    return Best(**json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else None
+    folder = Path(checkpoints) / "best"
+    if not (folder / _RECORD).is_file():
+        return None
+    best = Best(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+    return best if (folder / f"global_step_{best.step}").is_dir() else None  # a kill in between took it
 
 
 def _link(source: str, target: str) -> None:

@@ -2,12 +2,11 @@
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 from vgr_rl.errors import ConfigError
-from vgr_rl.training.checkpoint_manifest import MANIFEST, fault_of, newest_sound, steps
+from vgr_rl.training.checkpoint_manifest import complete, fault_of, newest_sound, step_of
 from vgr_rl.training.model_spec import ModelSpec
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -52,49 +51,48 @@ def safetensors_header(file: Path) -> dict[str, dict[str, Any]]:
 def resume_point(trainer: Any) -> Path | None:
     """Return the checkpoint that a run starts from by verl's `trainer.resume_mode`, None to start anew.
 
-    A checkpoint that is found, not named, is the newest one that is complete and undamaged.
+    It is the newest one of the run that is complete and undamaged. `trainer.resume_from_path` is for a run that has
+    none yet: the same command given again does not go back to it. A checkpoint of the run itself can be named when no
+    later one is in the way.
 
     Raises:
         ConfigError: an unknown mode, a path that is no checkpoint, or checkpoints in the way of a new start.
     """
     checkpoints, path = Path(trainer.default_local_dir), trainer.resume_from_path
     if trainer.resume_mode == "disable":
-        if _complete(checkpoints):
+        if complete(checkpoints):
             raise ConfigError(f"{checkpoints} holds checkpoints but trainer.resume_mode=disable; set another run_dir")
         return None
     if trainer.resume_mode not in ("auto", "resume_path"):
         raise ConfigError(f"trainer.resume_mode={trainer.resume_mode} but expected auto, disable or resume_path")
     if path is not None:
-        if not Path(path).is_dir() or not re.search(r"global_step_\d+", str(path)):
-            raise ConfigError(f"trainer.resume_from_path={path} is no folder called global_step_N")
-        if (fault := fault_of(Path(path))) is not None:
-            raise ConfigError(f"trainer.resume_from_path={path} {fault}")
-        if later := [folder.name for folder in _complete(checkpoints) if step_of(folder) > step_of(Path(path))]:
-            raise ConfigError(
-                f"trainer.resume_from_path={path} but {checkpoints} holds later checkpoints ({', '.join(later)}): go "
-                "on from these with trainer.resume_mode=auto and without that path, move them away, or set another "
-                "run_dir"
-            )
-        return Path(path)
+        return _named(Path(path), checkpoints)
     if trainer.resume_mode == "resume_path":
         raise ConfigError("trainer.resume_mode=resume_path needs trainer.resume_from_path")
     return newest_sound(checkpoints)
 
 
-def _complete(checkpoints: Path) -> list[Path]:
-    return [folder for folder in steps(checkpoints) if (folder / MANIFEST).is_file()]
+def _named(path: Path, checkpoints: Path) -> Path:
+    inside = path.resolve().parent == checkpoints.resolve()
+    if not inside and (own := newest_sound(checkpoints)) is not None:
+        return own
+    if not path.is_dir() or not step_of(path):
+        raise ConfigError(f"trainer.resume_from_path={path} is no folder called global_step_N")
+    if (fault := fault_of(path)) is not None:
+        raise ConfigError(f"trainer.resume_from_path={path} {fault}")
+    later = [folder for folder in complete(checkpoints) if inside and step_of(folder) > step_of(path)]
+    if sound := [folder.name for folder in later if fault_of(folder) is None]:
+        raise ConfigError(
+            f"trainer.resume_from_path={path} but {checkpoints} holds later checkpoints ({', '.join(sound)}): go on "
+            "from these without that path, move them away, or set another run_dir"
+        )
+    return path
 
 
 def start_from(trainer: Any, checkpoint: Path | None) -> None:
     """Set verl's keys so that a run starts from this checkpoint, or anew; verl takes the last one, sound or not."""
     trainer.resume_mode = "disable" if checkpoint is None else "resume_path"
     trainer.resume_from_path = None if checkpoint is None else str(checkpoint)
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """Return N of .../global_step_N, 0 for None."""
-    found = re.search(r"global_step_(\d+)", str(checkpoint))
-    return int(found.group(1)) if found else 0
 
 
 def check_resume(checkpoint: Path, spec: ModelSpec, processes: int, total_steps: int) -> None:

@@ -90,15 +90,28 @@ def steps(checkpoints: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
+def complete(checkpoints: Path) -> list[Path]:
+    """Return the checkpoints of a run that were written to their end, by number; damaged ones are among them."""
+    return [folder for folder in steps(checkpoints) if (folder / MANIFEST).is_file()]
+
+
 def prune(newest: Path, keep: int | None) -> None:
     """Remove what is older than the newest `keep` checkpoints up to this one, which is complete; None keeps all.
 
-    Later ones stay: a run that passed over a damaged one has not come to its number again.
+    One that is not complete is not counted. Later ones stay: a run that passed over a damaged one has not come to its
+    number again.
     """
     if keep:
-        upto = steps(newest.parent)
-        for folder in upto[: upto.index(newest) + 1][:-keep]:
-            shutil.rmtree(folder)
+        kept = [folder for folder in complete(newest.parent) if step_of(folder) <= step_of(newest)][-keep:]
+        for folder in steps(newest.parent):
+            if step_of(folder) < step_of(newest) and folder not in kept:
+                shutil.rmtree(folder)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Return N of .../global_step_N, 0 for None."""
+    found = _FOLDER.search(str(checkpoint))
+    return int(found[1]) if found else 0
 
 
 def _digests(folder: Path, names: list[str]) -> Iterator[str]:

@@ -93,8 +93,8 @@ def _derive(config: DictConfig) -> None:
         if config.judge.get("prompt_file"):
             config.judge.prompt_file = str(Path(config.judge.prompt_file).expanduser().absolute())
         for own in config.validation.benchmarks.values():
-            if own and Path(str(own.get("data", ""))).exists():
-                own.data = str(Path(own.data).absolute())
+            if OmegaConf.is_dict(own) and (data := Path(str(own.get("data"))).expanduser()).exists():
+                own.data = str(data.absolute())
         if config.validation.system_prompt_file:
             config.validation.system_prompt_file = str(Path(config.validation.system_prompt_file).absolute())
         if config.model.freeze:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vgr_rl.data.files import replacing
+
 METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
 
 
@@ -50,10 +52,11 @@ class RunLog:
             path = self.run_dir / name
             if not path.exists():
                 continue
-            kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept))
-            temporary.replace(path)
+            lines = path.read_bytes().split(b"\n")[
+                :-1
+            ]  # what a kill cut off is no line; text may hold other line breaks
+            with replacing(path) as temporary:
+                temporary.write_bytes(b"".join(line + b"\n" for line in lines if json.loads(line)["step"] <= step))
 
     def _append(self, name: str, lines: Iterable[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)

@@ -12,7 +12,8 @@ from vgr_rl.errors import ConfigError
 from vgr_rl.segment.auto import MODEL_TYPE
 from vgr_rl.training import memory_plan, sft_memory
 from vgr_rl.training.chat_encoding import ChatEncoder, Encoded
-from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, start_from, step_of
+from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, start_from
+from vgr_rl.training.checkpoint_manifest import step_of
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.memory import count_parameters

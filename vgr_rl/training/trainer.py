@@ -22,7 +22,7 @@ from vgr_rl.judge.pool import PoolRewards
 from vgr_rl.monitoring.dashboard import add_tensorboard_layout
 from vgr_rl.monitoring.pictures import RolloutPictures, trackers
 from vgr_rl.training import advantage, stop
-from vgr_rl.training.checkpoint_manifest import MANIFEST, prune, write_manifest
+from vgr_rl.training.checkpoint_manifest import prune, write_manifest
 from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
 from vgr_rl.training.fast_start import FastStartMixin
@@ -100,18 +100,18 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
 
     def on_train_begin(self) -> None:
         """Attach the run log to verl's loggers."""
-        self._attach_run_log()
+        self._attach_run_log(done=self.global_steps - 1)  # verl has gone on to the first step to do
         super().on_train_begin()
 
     def on_validate_begin(self) -> None:
         """Attach the run log to verl's loggers: validation may come before training."""
-        self._attach_run_log()
+        self._attach_run_log(done=self.global_steps)
         self.watchdog.enter("validation")
         super().on_validate_begin()
 
-    def _attach_run_log(self) -> None:
+    def _attach_run_log(self, done: int) -> None:
         if "run_log" not in self.logger.logger:
-            self.run_log.forget_after(self.global_steps - 1 if self.global_steps else 0)
+            self.run_log.forget_after(done)
             self.pictures = RolloutPictures(
                 trackers(self.logger.logger),
                 **self.config.pictures,
@@ -157,7 +157,7 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
         self.run_log.event(f"saved {folder} ({size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s)")
 
     def _save_unless_saved(self) -> None:
-        if not (self._checkpoint_folder() / MANIFEST).exists():
+        if self._saved_step != self.global_steps:
             self._save_checkpoint()
 
     def _checkpoint_folder(self) -> Path:
