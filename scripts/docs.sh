@@ -4,5 +4,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 bash "$ROOT/scripts/install.sh"
+SITE=${1:-$ROOT/build/site}
+case $SITE in /*) ;; *) SITE=$PWD/$SITE ;; esac
 cd "$ROOT"
-exec "$PYTHON" -m scripts.docs "${1:-build/site}"
+exec "$PYTHON" -m scripts.docs "$SITE"

@@ -27,13 +27,25 @@ logger = logging.getLogger(__name__)
 
 
 def build(out: Path) -> int:
-    """Build the site into a folder, which is replaced; return Sphinx's exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder)
+    """Build the site and return Sphinx's exit status; when it is 0, the site takes the place of `out`.
+
+    Raises:
+        ValueError: when `out` is anything but an earlier site or an empty folder.
+    """
+    out = out.resolve()
+    if out.exists() and not (out / ".buildinfo").is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out} is no earlier site, and would be replaced by this one; give another FOLDER")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        source, site = Path(folder, "pages"), Path(folder, "site")
         gather(source)
-        shutil.rmtree(out, ignore_errors=True)
-        arguments = ["-b", "html", "-W", "--keep-going", "-q", "-c", str(source / "docs"), "-d", f"{folder}/.doctrees"]
-        return build_main([*arguments, str(source), str(out)])
+        arguments = ["-b", "html", "-W", "--keep-going", "-q", "-c", str(source / "docs"), "-d", f"{folder}/doctrees"]
+        status = build_main([*arguments, str(source), str(site)])
+        if status == 0:
+            if out.exists():
+                shutil.rmtree(out)
+            site.rename(out)
+    return status
 
 
 def gather(source: Path) -> None:
@@ -52,9 +64,12 @@ def main() -> None:
     """Run the command line entry."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(prog="python -m scripts.docs", description="Build the documentation site.")
-    parser.add_argument("out", type=Path, help="folder of the site; it is replaced")
+    parser.add_argument("out", type=Path, help="folder of the site; an earlier site in it is replaced")
     out = parser.parse_args().out
-    status = build(out)
+    try:
+        status = build(out)
+    except ValueError as error:
+        parser.error(str(error))
     if status == 0:
         logger.info("site: %s", (out / "index.html").resolve())
     sys.exit(status)

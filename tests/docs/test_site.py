@@ -1,6 +1,8 @@
 """The site is built without a warning, with everything in it."""
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,31 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def text_of(file: Path) -> str:
     return re.sub(r"<[^>]*>", "", file.read_text(encoding="utf-8"))
+
+
+def test_a_folder_that_is_no_earlier_site_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    for folder in (tmp_path, tmp_path / "notes.md"):
+        with pytest.raises(ValueError, match="is no earlier site"):
+            build(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
+def test_a_build_that_fails_leaves_the_earlier_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pages(text: str) -> Callable[[Path], None]:
+        def gather(source: Path) -> None:
+            shutil.copytree(ROOT / "docs" / "redirect", source / "docs" / "redirect")
+            shutil.copy(ROOT / "docs" / "conf.py", source / "docs")
+            (source / "docs" / "index.md").write_text(text)
+
+        return gather
+
+    out = tmp_path / "site"
+    for text, status in (("# First", 0), ("# [Broken](nowhere.md)", 1), ("# Third", 0)):
+        monkeypatch.setattr("scripts.docs.__main__.gather", pages(text))
+        assert build(out) == status
+        assert (text if status == 0 else "# First").strip("# ") in (out / "docs" / "index.html").read_text()
+        assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
 
 @pytest.mark.slow

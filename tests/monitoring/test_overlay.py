@@ -69,3 +69,9 @@ def test_small_pictures_are_enlarged_and_large_ones_reduced(size: tuple[int, int
 def test_a_photograph_is_stored_as_one() -> None:
     shown = overlay({**row("</think>"), "image_size": [1280, 960]}, Image.new("RGB", (1280, 960)))
     assert shown.picture.size == (640, 480) and shown.file_type == "jpeg"
+
+
+@pytest.mark.parametrize("name", ["a cup\non the left", "\n"])
+def test_a_label_of_several_lines_is_drawn_as_one(name: str) -> None:
+    shown = overlay(row("<think>", Target((10, 0, 20, 5), name)), Image.new("RGB", SIZE))
+    assert (np.asarray(shown.drawn()) == COLOURS["true"]).all(axis=-1).any()

@@ -109,6 +109,17 @@ def signed(value: float) -> str:
     return f"{'+' if value >= 0 else '−'}{number(abs(value))}"
 
 
+def ordinal(number: int) -> str:
+    """Write a whole number as a place in an order.
+
+    Example:
+        >>> ordinal(2), ordinal(11), ordinal(23)
+        ('2nd', '11th', '23rd')
+    """
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
 def _by_id(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Mapping[str, Any]]:
     by_id = {row["id"]: row for row in rows}
     if len(by_id) != len(rows):

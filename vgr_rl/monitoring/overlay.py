@@ -87,8 +87,9 @@ def _draw(draw: ImageDraw.ImageDraw, box: ShownBox, colour: tuple[int, int, int]
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="white", width=4)
     draw.rectangle((left, top, right, bottom), outline=colour, width=2)
     x, y = left, bottom - _LABEL_HEIGHT_PX if at_bottom else top
-    draw.rectangle((x, y, x + draw.textlength(box.label) + 5, y + _LABEL_HEIGHT_PX), fill=colour)
-    draw.text((x + 3, y + 1), box.label, fill="white")
+    label = " ".join(box.label.split())  # of one line, which alone can be measured
+    draw.rectangle((x, y, x + draw.textlength(label) + 5, y + _LABEL_HEIGHT_PX), fill=colour)
+    draw.text((x + 3, y + 1), label, fill="white")
 
 
 def overlay(row: Mapping[str, Any], image: Image.Image) -> Overlay:

@@ -1,20 +1,19 @@
 """Which rollouts are shown, and when; the trackers show them."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 from PIL import Image
 
-from vgr_rl.monitoring.overlay import Overlay, overlay
-from vgr_rl.monitoring.trackers import TensorboardTracker, Tracker, WandbTracker
+from vgr_rl.benchmarks.summary import ordinal
+from vgr_rl.monitoring.overlay import overlay
+from vgr_rl.monitoring.trackers import Rows, TensorboardTracker, Tracker, WandbTracker
 
 TRAIN, VALIDATION = "rollouts", "validation"
 SHOWN_BY = ("wandb", "tensorboard")
-
-Rows = Sequence[Mapping[str, Any]]
-"""Rollouts, as in samples.jsonl."""
 
 FindImage = Callable[[Mapping[str, Any]], Image.Image]
 """Finds the decoded image of a rollout; an OSError says that it cannot be read."""
@@ -42,11 +41,12 @@ def described(config: DictConfig) -> str:
     pictures, trackers = config.pictures, shown_by(config)
     if not trackers:
         return f"none: trainer.logger has none of {', '.join(SHOWN_BY)}"
-    train = f"{pictures.rollouts} rollouts of every {pictures.every_n_steps}th step"
+    every = pictures.every_n_steps
+    train = f"{pictures.rollouts} rollouts of {f'the first and every {ordinal(every)}' if every > 1 else 'every'} step"
     followed = (
         f"{pictures.validation} validation items when it validates (trainer.test_freq={config.trainer.test_freq})"
     )
-    shown = [train] * bool(pictures.every_n_steps and pictures.rollouts) + [followed] * bool(pictures.validation)
+    shown = [train] * bool(every and pictures.rollouts) + [followed] * bool(pictures.validation)
     return f"{' and '.join(shown) or 'none'} in {' and '.join(trackers)}"
 
 
@@ -68,7 +68,7 @@ class RolloutPictures:
         every_n_steps: the first and every n-th step is shown; 0 shows none.
         rollouts: how many rollouts of such a step, each of another prompt, spread over the step.
         validation: how many validation items.
-        unreadable: is told when a picture cannot be read; the step goes on without it.
+        unreadable: is told when a picture cannot be read or drawn; the step goes on without it.
     """
 
     def __init__(
@@ -82,6 +82,12 @@ class RolloutPictures:
         self._trackers = trackers
         self._every_n_steps, self._rollouts, self._validation = every_n_steps, rollouts, validation
         self._unreadable = unreadable
+        self._taken_s = 0.0
+
+    def taken_s(self) -> float:
+        """Return the seconds that drawing and showing took since the last call."""
+        taken_s, self._taken_s = self._taken_s, 0.0
+        return taken_s
 
     def train(self, rows: Rows, step: int, image: FindImage) -> None:
         """Show the first rollout of some groups.
@@ -106,15 +112,23 @@ class RolloutPictures:
         self._show(VALIDATION, rows, step, image)
 
     def _show(self, name: str, rows: Rows, step: int, image: FindImage) -> None:
-        shown: list[Overlay] = []
+        started_s = time.perf_counter()
+        shown: list[Mapping[str, Any]] = []
+        pictures: list[list[Any]] = [[] for _ in self._trackers]
         for row in rows:
             try:
-                shown.append(overlay(row, image(row)))
-            except OSError as error:
+                laid = overlay(row, image(row))
+                encoded = [tracker.encode(laid) for tracker in self._trackers]
+            except (OSError, ValueError) as error:
                 self._unreadable(f"step {step}: no picture of sample {row['id']}: {error}")
+                continue
+            shown.append(row)
+            for of_tracker, picture in zip(pictures, encoded, strict=True):
+                of_tracker.append(picture)
         if shown:
-            for tracker in self._trackers:
-                tracker.show(name, shown, step)
+            for tracker, of_tracker in zip(self._trackers, pictures, strict=True):
+                tracker.show(name, shown, of_tracker, step)
+        self._taken_s += time.perf_counter() - started_s
 
 
 def spread(items: int, count: int) -> list[int]:

@@ -11,11 +11,18 @@ CLASSES: dict[Kind, int] = {"true": 0, "predicted": 1}
 COLUMNS = ("step", "picture", "id", "question", "response", "answer", "answered", "score", "advantage", "reward parts")
 
 
+Rows = Sequence[Mapping[str, Any]]
+"""Rollouts, as in samples.jsonl."""
+
+
 class Tracker(Protocol):
     """What shows overlays."""
 
-    def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
-        """Send the overlays of a step, in an order that stays the same from step to step, under a name."""
+    def encode(self, shown: Overlay) -> Any:
+        """Return an overlay as the tracker takes it; an OSError or ValueError says that it cannot be drawn."""
+
+    def show(self, name: str, rows: Rows, pictures: Sequence[Any], step: int) -> None:
+        """Send a step's rollouts and their encoded pictures, in an order that stays from step to step, under a name."""
 
 
 class WandbTracker:
@@ -29,16 +36,17 @@ class WandbTracker:
         self._wandb = wandb
         self._tables: dict[str, Any] = {}
 
-    def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
-        """Send overlays and their texts; the table grows by a row for each."""
+    def show(self, name: str, rows: Rows, pictures: Sequence[Any], step: int) -> None:
+        """Send pictures and their texts; the table grows by a row for each."""
         table = self._tables.setdefault(name, self._wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL"))
         logged = {f"{name}/table": table}
-        for number, shown in enumerate(overlays, start=1):
-            table.add_data(step, number, *_cells(shown.row))
-            logged[f"{name}/{number}"] = self._picture(shown)
+        for number, (row, picture) in enumerate(zip(rows, pictures, strict=True), start=1):
+            table.add_data(step, number, *_cells(row))
+            logged[f"{name}/{number}"] = picture
         self._wandb.log(logged, step=step)
 
-    def _picture(self, shown: Overlay) -> Any:
+    def encode(self, shown: Overlay) -> Any:
+        """Return a `wandb.Image` with its overlays."""
         labels = {number: kind for kind, number in CLASSES.items()}
         boxes = {
             kind: {"box_data": [_box_data(box, CLASSES[kind]) for box in shown.boxes[kind]], "class_labels": labels}
@@ -64,24 +72,24 @@ class TensorboardTracker:
     def __init__(self, writer: Any) -> None:
         self._writer = writer
 
-    def show(self, name: str, overlays: Sequence[Overlay], step: int) -> None:
-        """Send overlays and their texts."""
-        for number, shown in enumerate(overlays, start=1):
-            self._writer.file_writer.add_summary(_image_summary(f"{name}/{number}", shown), step)
-            cells = dict(zip(COLUMNS[2:], _cells(shown.row), strict=True))
-            text = "\n".join(f"{title}: {cell}" for title, cell in cells.items())
-            self._writer.add_text(f"{name}/{number}", _verbatim(text), step)
+    def encode(self, shown: Overlay) -> Any:
+        """Return what `SummaryWriter.add_image` would write, which knows PNG alone."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
+        encoded = io.BytesIO()
+        shown.drawn().save(encoded, shown.file_type, quality=90)
+        width, height = shown.picture.size
+        return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
 
-def _image_summary(tag: str, shown: Overlay) -> Any:
-    """Return what `SummaryWriter.add_image` would write, which knows PNG alone."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    def show(self, name: str, rows: Rows, pictures: Sequence[Any], step: int) -> None:
+        """Send pictures and their texts."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-    encoded = io.BytesIO()
-    shown.drawn().save(encoded, shown.file_type, quality=90)
-    width, height = shown.picture.size
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
-    return Summary(value=[Summary.Value(tag=tag, image=image)])
+        for number, (row, picture) in enumerate(zip(rows, pictures, strict=True), start=1):
+            tag = f"{name}/{number}"
+            self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+            text = "\n".join(f"{title}: {cell}" for title, cell in zip(COLUMNS[2:], _cells(row), strict=True))
+            self._writer.add_text(tag, _verbatim(text), step)
 
 
 def _box_data(box: Any, number: int) -> dict[str, Any]:

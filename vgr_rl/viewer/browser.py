@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vgr_rl.benchmarks.summary import ordinal
 from vgr_rl.viewer.pictures import Album
 from vgr_rl.viewer.runs import SAMPLES, EvaluationRun, Group, TrainingRun
 from vgr_rl.viewer.traces import Json, reward_weights, trace_group
@@ -44,7 +45,7 @@ def rollouts(run: TrainingRun, album: Album) -> list[SampleSet]:
     if not run.groups:
         return []
     groups = [rollout_group(group, run.config, album) for group in run.groups]
-    shown = f"every {_ordinal(run.every)} prompt" if run.every > 1 else "every prompt"
+    shown = f"every {ordinal(run.every)} prompt" if run.every > 1 else "every prompt"
     return [SampleSet("Rollouts", f"What the model wrote while it trained: {shown}, with all its rollouts.", groups)]
 
 
@@ -110,8 +111,3 @@ def _paired(
         groups.append(trace_group(str(row_id), rows, album, [weights[side] for side in of_side], of_side))
     drawn = f" {len(groups)} of {len(shared)}, drawn by lot." if len(groups) < len(shared) else ""
     return SampleSet(title, note + drawn, groups, sides)
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
