@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from vgr_rl.grounding import Size, box_rle
 from vgr_rl.report import main
 from vgr_rl.viewer.follower import Follower
-from vgr_rl.viewer.live import application
+from vgr_rl.viewer.live import TOKEN_VARIABLE, application
 from vgr_rl.viewer.pictures import Album
 
 _TOKEN = "a-token"
@@ -88,13 +90,41 @@ def test_lines_of_another_program_are_counted_and_left_out(run: Path) -> None:
     follower = Follower(run, 1000, Album())
     follower.poll()
     state = follower.since(0)
-    assert len(state["groups"]) == 6 and "2 lines of its files cannot be read." in state["text"]
+    assert len(state["groups"]) == 6 and "2 lines of its files cannot be shown." in state["text"]
+
+
+def test_a_mask_of_another_size_ends_nothing(run: Path) -> None:
+    append_step(run, 5)
+    lines = (run / "samples.jsonl").read_text().splitlines()
+    bad = {**json.loads(lines[-1]), "pred_masks": [box_rle((0, 0, 2, 2), Size(8, 8))]}
+    (run / "samples.jsonl").write_text("\n".join([*lines[:-1], json.dumps(bad)]) + "\n")
+    follower = Follower(run, 1000, Album())
+    follower.poll()
+    state = follower.since(0)
+    assert len(state["groups"]) == 8 and "4 lines of its files cannot be shown." in state["text"]
+    append_step(run, 6)
+    follower.poll()
+    assert len(follower.since(0)["groups"]) == 10
 
 
 def test_only_the_newest_rollouts_are_kept(run: Path) -> None:
     follower = Follower(run, 12, Album())
     follower.poll()
     assert {group["step"] for group in follower.since(0)["groups"]} == {4}
+
+
+def test_a_long_run_is_read_in_pieces_and_only_what_is_kept_is_described(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vgr_rl.viewer.tail._PIECE", 5000)
+    album = Album()
+    follower = Follower(run, 12, album)
+    polls = 0
+    while follower.poll():
+        polls += 1
+        assert follower.version == 0
+    assert polls > 3 and follower.version == 1
+    assert {group["step"] for group in follower.since(0)["groups"]} == {4} and len(album) == 3
 
 
 def test_only_who_knows_the_token_is_let_in(run: Path) -> None:
@@ -132,13 +162,12 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path, caplog: pytest.LogCa
         main(["--live", "--compare", str(tmp_path), str(tmp_path)])
 
 
-@pytest.fixture
-def served(run: Path) -> Iterator[str]:
-    """The command as a person runs it; yields the address that it prints."""
-    command = [sys.executable, "-m", "vgr_rl.report", "--live", str(run), "--port", "0"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as process:
+@contextmanager
+def serving(run: Path, token: str, port: int = 0) -> Iterator[str]:
+    """Start the command as a person runs it; yield the address that it prints."""
+    command = [sys.executable, "-m", "vgr_rl.report", "--live", str(run), "--port", str(port)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", TOKEN_VARIABLE: token}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if found := re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line):
@@ -150,6 +179,30 @@ def served(run: Path) -> Iterator[str]:
         yield found[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
+
+
+@pytest.fixture
+def served(run: Path) -> Iterator[str]:
+    """The address of the command for a run, with a token that an address cannot hold as it is."""
+    with serving(run, "a+t&o#k%en") as address:
+        yield address
+
+
+@pytest.mark.slow
+def test_a_page_of_a_server_that_is_gone_becomes_that_of_the_next(run: Path, runs: ModuleType, chromium: Any) -> None:
+    other = runs.write_grpo(run.parent / "other", steps=6)
+    page = chromium.new_page()
+    with serving(run, _TOKEN) as address:
+        page.goto(address)
+        page.locator("#count", has_text="6 prompts").wait_for()
+        port = int(address.split(":")[2].split("/")[0])
+    page.locator("#live.lost", has_text="trying again").wait_for()
+    with serving(other, _TOKEN, port):
+        page.locator("h1", has_text="other").wait_for()
+        page.locator("#live", has_text="Step 6").wait_for()
+    with serving(other, "another-token", port):
+        page.locator("#live.lost", has_text="open the address").wait_for()
+    page.close()
 
 
 @pytest.mark.slow

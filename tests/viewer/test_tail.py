@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from vgr_rl.viewer.tail import Tail
 
 
@@ -54,6 +56,20 @@ def test_a_file_that_goes_leaves_what_was_read_and_may_come_back(tmp_path: Path)
     assert tail.read() == ([], False)
     write(path, '{"b": 1}\n')
     assert tail.read() == ([{"b": 1}], True)
+
+
+def test_a_large_file_comes_in_pieces_and_a_long_line_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vgr_rl.viewer.tail._PIECE", 20)
+    path = tmp_path / "rows.jsonl"
+    rows = [{"a": 1}, {"a": 2}, {"a": 3}, {"a": "x" * 100}, {"a": 4}]
+    write(path, *(json.dumps(row) + "\n" for row in rows), '{"a"')
+    tail = Tail(path)
+    read = [tail.read()[0]]
+    while tail.behind:
+        read.append(tail.read()[0])
+    assert sum(read, []) == rows and len(read) > 2
+    path.unlink()
+    assert tail.read() == ([], False) and not tail.behind
 
 
 def test_lines_that_are_no_objects_are_left_out_and_counted(tmp_path: Path) -> None:

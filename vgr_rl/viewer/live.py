@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -36,11 +37,12 @@ def application(run_dir: Path, token: str, samples: int, longest_side: int) -> w
         longest_side: of pictures, pixels.
     """
     follower = Follower(run_dir, samples, Album(longest_side))
+    reading = asyncio.Lock()  # a poll has a thread of its own
     started = secrets.token_hex(4)  # versions of another server mean nothing here
 
     async def page(request: web.Request) -> web.Response:
         return web.Response(
-            text=render(live_report(run_dir, follower.config, follower.album)), content_type="text/html"
+            text=render(live_report(run_dir, follower.config, follower.album, started)), content_type="text/html"
         )
 
     async def picture(request: web.Request) -> web.Response:
@@ -57,20 +59,22 @@ def application(run_dir: Path, token: str, samples: int, longest_side: int) -> w
         await response.prepare(request)
         server, _, version = request.headers.get("Last-Event-ID", "").partition(".")
         seen = int(version) if server == started and version.isdigit() else 0
-        state = follower.since(seen)
         while True:  # until the browser goes, which cancels this
-            seen = follower.version
+            async with reading:
+                state = {"server": started, **follower.since(seen)}
+                seen = follower.version
             await response.write(f"id: {started}.{seen}\nevent: state\ndata: {json.dumps(state)}\n\n".encode())
             while follower.version == seen:
                 if request.app[_POLLING].done():
                     request.app[_POLLING].result()  # it only ends by failing: say why
                 await asyncio.sleep(_POLL_S / 2)
-            state = follower.since(seen)
 
     async def polling(app: web.Application) -> AsyncIterator[None]:
         async def poll() -> None:
             while True:
-                follower.poll()
+                async with reading:
+                    while await asyncio.to_thread(follower.poll):
+                        pass
                 await asyncio.sleep(_POLL_S)
 
         app[_POLLING] = asyncio.create_task(poll())
@@ -101,7 +105,9 @@ def serve(run_dir: Path, host: str, port: int, samples: int, longest_side: int) 
         raise ValueError(f"--host {host} --port {port} cannot be listened at: {error}; choose others") from error
     token = os.environ.get(TOKEN_VARIABLE) or secrets.token_urlsafe(16)
     shown_host = f"[{host}]" if family == socket.AF_INET6 else host
-    log.info("follow %s at http://%s:%d/?token=%s", run_dir, shown_host, listening.getsockname()[1], token)
+    log.info(
+        "follow %s at http://%s:%d/?token=%s", run_dir, shown_host, listening.getsockname()[1], quote(token, safe="")
+    )
     web.run_app(
         application(run_dir, token, samples, longest_side),
         sock=listening,

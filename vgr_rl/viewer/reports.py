@@ -33,7 +33,8 @@ class Report:
     tables: tuple[Table, ...] = ()
     curves: tuple[Curves, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
-    live: bool = False
+    live: str = ""
+    """The id of the server that fills the page; "" for a page that holds everything."""
 
 
 def demo_report(run: DemoRun, album: Album, samples: int = SAMPLES) -> Report:
@@ -120,11 +121,11 @@ def compared_report(
     )
 
 
-def live_report(path: Path, config: dict[str, Any], album: Album) -> Report:
-    """Describe a run directory that is followed: what it holds comes later."""
+def live_report(path: Path, config: dict[str, Any], album: Album, server: str) -> Report:
+    """Describe a run directory that a server follows: what it holds comes later."""
     facts = tuple(fact for fact in _facts(TrainingRun(path, config, {})) if fact[0] != "Steps")
     lead = f"Followed as it goes on, from {path}."
-    return Report(f"Run {_name(path.resolve())}", lead, facts, Browser(album), live=True)
+    return Report(f"Run {_name(path.resolve())}", lead, facts, Browser(album), live=server)
 
 
 def curves_of(metrics: Mapping[str, Series]) -> tuple[Curves, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _REMEMBERED = 256  # bytes before the offset: when they have changed, it is another file
+_PIECE = 4 << 20  # bytes read in one call, or one line that is longer
 
 
 class Tail:
@@ -15,10 +16,12 @@ class Tail:
         path: the file; it need not exist yet.
         needed: what every object has to hold.
         bad_lines: how many complete lines of the file were no such JSON objects; they are left out.
+        behind: whether the last call left complete lines to read, as it takes some megabytes at most.
     """
 
     def __init__(self, path: Path, needed: frozenset[str] = frozenset()) -> None:
         self.path, self.needed = path, needed
+        self.behind = False
         self._begin()
 
     def _begin(self) -> None:
@@ -27,11 +30,12 @@ class Tail:
         self._last = b""
 
     def read(self) -> tuple[list[dict[str, Any]], bool]:
-        """Return the objects of the lines completed since the last call, and whether they replace all before.
+        """Return the objects of the next complete lines, and whether they replace all before.
 
         They do when the file was cut, rotated or written anew; a file that is gone leaves everything as it was. A last
         line without its end is left for the next call.
         """
+        self.behind = False
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -45,8 +49,11 @@ class Tail:
                 self._begin()
                 self._inode = status.st_ino
                 file.seek(0)
-            appended = file.read()
+            appended = b""
+            while b"\n" not in appended and (piece := file.read(_PIECE)):
+                appended += piece
         complete = appended[: appended.rfind(b"\n") + 1]
+        self.behind = self._offset + len(appended) < status.st_size
         self._offset += len(complete)
         self._last = (self._last + complete)[-_REMEMBERED:]
         return self._objects(complete), fresh

@@ -19,7 +19,12 @@ const follow = () => {
 
   const source = new EventSource("events");
   source.addEventListener("state", ({ data }) => {
-    const { fresh, limit, groups: added, curves, text } = JSON.parse(data);
+    const { server, fresh, limit, groups: added, curves, text } = JSON.parse(data);
+    if (server !== document.body.dataset.live) { // started anew, perhaps for another run: this page is not its own
+      source.close();
+      location.reload();
+      return;
+    }
     if (fresh) groups.clear();
     if (added.length || fresh) add(added, limit);
     if (curves !== null) { byId("curves").outerHTML = curves; watchCharts(); } // our own template, escaped by the server
@@ -27,7 +32,9 @@ const follow = () => {
     status.classList.remove("lost");
   });
   source.addEventListener("error", () => {
-    status.textContent = "The server does not answer; trying again.";
+    status.textContent = source.readyState === EventSource.CLOSED
+      ? "The server refuses this page: open the address that it printed when it was started."
+      : "The server does not answer; trying again.";
     status.classList.add("lost");
   });
 };

@@ -12,12 +12,18 @@ const embeddedPicture = (number) => {
   const { kind, problem } = element.dataset;
   return { problem, source: problem ? "" : `data:${kind};base64,${element.textContent}` };
 };
+const served = new Map(); // by number; what failed is asked for again
 const servedPicture = async (number) => {
-  const response = await fetch("picture/" + number);
-  if (!response.ok) return { problem: await response.text(), source: "" };
-  return { problem: "", source: URL.createObjectURL(await response.blob()) };
+  try {
+    const response = await fetch("picture/" + number);
+    if (response.ok) return { problem: "", source: URL.createObjectURL(await response.blob()) };
+    served.delete(number);
+    return { problem: await response.text(), source: "" };
+  } catch {
+    served.delete(number);
+    return { problem: "the server does not answer", source: "" };
+  }
 };
-const served = new Map(); // by number
 const picture = async (number) => {
   if (!live) return embeddedPicture(number);
   if (!served.has(number)) served.set(number, servedPicture(number));
