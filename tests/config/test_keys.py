@@ -73,7 +73,7 @@ def test_the_help_shows_our_keys_with_their_comments_and_how_to_see_all_others()
         "# Seeds the data order, the",
     )
     assert all(f"\n{key}" in text for key in keys) and "run_dir: runs/${now:" in text
-    assert "--cfg job" in text and len(text.splitlines()) < 200
+    assert "--cfg job" in text and len(text.splitlines()) < 300, "more than this project's own keys is shown"
 
 
 def test_treevgr_shows_every_plain_parameter_of_its_terms_with_its_default() -> None:
