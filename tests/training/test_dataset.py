@@ -6,6 +6,7 @@ from PIL import Image
 
 from vgr_rl.data.schema import Row, image_bytes, image_path, write_samples
 from vgr_rl.data.tiny_world import to_sample
+from vgr_rl.errors import ConfigError
 from vgr_rl.tiny.world import generate, render_png
 from vgr_rl.training.dataset import EvidenceDataset, decode_image
 
@@ -40,11 +41,19 @@ def test_every_sample_knows_the_file_and_row_it_came_from(dataset: EvidenceDatas
 
 def test_a_sample_is_found_by_its_source_and_id_and_shows_its_image(dataset: EvidenceDataset) -> None:
     for index in range(len(dataset)):
-        assert dataset.index_of("tiny_world", dataset.sample_id(index)) == index
+        assert dataset.index_of(*dataset.key(index)) == index
     assert dataset.image(0).size == dataset.image(4).size == (64, 64)
     assert dataset.image(0).tobytes() != dataset.image(1).tobytes()
     with pytest.raises(KeyError):
-        dataset.index_of("elsewhere", dataset.sample_id(0))
+        dataset.index_of("elsewhere", dataset.key(0)[1])
+
+
+def test_a_sample_of_two_files_cannot_be_found(dataset: EvidenceDataset) -> None:
+    twice = EvidenceDataset([dataset.data_files[0]] * 2, tokenizer=None, config=dataset.config)
+    with pytest.raises(
+        ConfigError, match=r"a.parquet, row 0: id=\S+ is also the id of \S+a.parquet, row 0, of the data"
+    ):
+        twice.index_of(*twice.key(0))
 
 
 def test_a_photograph_is_turned_upright_and_not_resized(tmp_path: Path) -> None:

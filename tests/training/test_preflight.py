@@ -179,7 +179,7 @@ def test_benchmarks_to_validate_on_are_checked_and_shown(tiny: Path, tmp_path: P
     assert fact == f"treebench (4 of 6 questions) every 5 steps; {best}"
     message = problems(tiny_config(tiny, *settings, "validation.best_metric=val/vstar/miou"))
     assert "validation.benchmarks.treebench: data.max_prompt_length=128 but sample " in message
-    assert "best_metric=val/vstar/miou but validation.benchmarks has only ['treebench']" in message
+    assert "best_metric=val/vstar/miou but validation.benchmarks gives only val/treebench/overall, " in message
 
 
 def test_all_problems_are_reported_at_once(tiny: Path) -> None:

@@ -113,6 +113,14 @@ def test_a_segmenter_makes_masks_of_boxes_and_its_failure_is_no_reward(tmp_path:
     assert row["reasons"] == {"dual_mask_iou": "the response has 1 boxes but no masks were made of them"}
 
 
+def test_no_masks_are_asked_for_where_there_is_nothing_to_hit() -> None:
+    subject = manager({"accuracy": {}, "dual_mask_iou": {"params": {"source": "box_masks"}}}, {"name": "rules"})
+    subject._segmenter_config.model = "sam2"  # of which no server runs
+    result = asyncio.run(subject.run_single(rollout(1, replace(SAMPLE, targets=()))))
+    assert result["reward_score"] == 1.0
+    assert json.loads(result["reward_extra_info"][DETAIL])["status"]["dual_mask_iou"] == "not_applicable"
+
+
 async def _masks(model: str, image: bytes) -> Any:
     return (await MaskServer(model).masks(MaskRequest(1, {"bytes": image}, ((0.0, 0.0, 32.0, 64.0),)))).masks
 

@@ -15,7 +15,7 @@ from vgr_rl.benchmarks.suite import score
 from vgr_rl.data.schema import write_samples
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding import ResizeRule
-from vgr_rl.training.validation import as_row, check_validation, load_validations, read_responses
+from vgr_rl.training.validation import as_row, check_best_metric, check_validation, load_validations, read_responses
 
 
 def picture() -> bytes:
@@ -115,7 +115,6 @@ def test_a_benchmark_that_cannot_be_used_names_its_key(benchmarks: Any, message:
     ("settings", "message"),
     [
         ({"trainer": {"test_freq": -1}}, "validation.benchmarks=['treebench'] but trainer.test_freq=-1"),
-        ({"best_metric": "val/vstar/overall"}, "val/vstar/overall but validation.benchmarks has only ['treebench']"),
         ({"best_metric": "val-core/a", "trainer": {"test_freq": 0}}, "best_metric=val-core/a but trainer.test_freq=0"),
         ({"best_metric": "val-core/a", "trainer": {"save_freq": -1}}, "but trainer.save_freq=-1"),
         ({"best_mode": "most"}, "validation.best_mode=most but expected max or min"),
@@ -124,3 +123,18 @@ def test_a_benchmark_that_cannot_be_used_names_its_key(benchmarks: Any, message:
 def test_settings_that_contradict_each_other_are_named(settings: dict[str, Any], message: str) -> None:
     assert any(message in problem for problem in check_validation(config({"treebench": {"data": "x"}}, **settings)))
     assert check_validation(config({"treebench": {"data": "x"}}, best_metric="val/treebench/overall")) == []
+
+
+def test_the_best_checkpoint_is_chosen_by_a_number_that_there_is(data: Path) -> None:
+    (validation,) = validations = load_validations(config({"treebench": {"data": str(data)}}))
+    given = validation.metrics(validation.score({}, "nothing"))
+    assert given.keys() < set(validation.metric_names())  # no response, no share of truncated ones
+    assert all(check_best_metric(name, validations) == [] for name in (*given, "val-core/tiny/reward/mean@1", None))
+    (problem,) = check_best_metric("val/treebench/mious", validations)
+    assert problem.startswith(
+        "validation.best_metric=val/treebench/mious but validation.benchmarks gives only val/tree"
+    )
+    assert "val/treebench/miou, " in problem and "val/treebench/accuracy/Perception/OCR" in problem
+    assert check_best_metric("val/vstar/overall", []) == [
+        "validation.best_metric=val/vstar/overall but validation.benchmarks is empty"
+    ]

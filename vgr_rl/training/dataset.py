@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from vgr_rl.data.schema import IMAGE_TAG
+from vgr_rl.errors import ConfigError
 
 
 class EvidenceDataset(RLHFDataset):
@@ -44,18 +45,30 @@ class EvidenceDataset(RLHFDataset):
         before = self._file_ends[file - 1] if file else 0
         return str(Path(self.data_files[file]).resolve()), index - before
 
-    def sample_id(self, index: int) -> str:
-        """Return the id of a sample."""
-        return str(json.loads(self.dataframe[index]["extra_info"]["sample"])["id"])
+    def key(self, index: int) -> tuple[str, str]:
+        """Return the data source and the id of a sample."""
+        return _key(self.dataframe[index]["extra_info"])
 
     def index_of(self, data_source: str, sample_id: str) -> int:
-        """Return where a sample of a data source stands; the first call reads the ids of all."""
+        """Return where a sample of a data source stands; the first call reads the ids of all.
+
+        Raises:
+            ConfigError: if two samples of one data source share an id.
+        """
         return self._places[data_source, sample_id]
 
     @functools.cached_property
     def _places(self) -> dict[tuple[str, str], int]:
-        samples = [json.loads(extra["sample"]) for extra in self.dataframe["extra_info"]]
-        return {(sample["data_source"], sample["id"]): index for index, sample in enumerate(samples)}
+        places: dict[tuple[str, str], int] = {}
+        for index, extra in enumerate(self.dataframe["extra_info"]):
+            key = _key(extra)
+            if (first := places.setdefault(key, index)) != index:
+                (file, row), (other, other_row) = self.source(index), self.source(first)
+                raise ConfigError(
+                    f"{file}, row {row}: id={key[1]} is also the id of {other}, row {other_row}, of the data_source "
+                    f"{key[0]}; give one of them another (data.train_files)"
+                )
+        return places
 
     def image(self, index: int) -> Image.Image:
         """Return the first image of a sample, decoded: the one that its boxes refer to.
@@ -106,6 +119,11 @@ def decode_image(image: dict[str, Any]) -> Image.Image:
     source = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
     with Image.open(source) as opened:
         return ImageOps.exif_transpose(opened).convert("RGB")
+
+
+def _key(extra_info: Mapping[str, Any]) -> tuple[str, str]:
+    sample = json.loads(extra_info["sample"])
+    return sample["data_source"], sample["id"]
 
 
 def _encoded(image: dict[str, Any], root: str) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
         stop.forget(run_dir)
         logger.info("%s; the same command goes on from there", stopped.args[0])
         sys.exit(received.exit_code)
-    export_model(run_dir)
+    export_model(Path(config.trainer.default_local_dir), run_dir)
     logger.info("done: see %s (metrics.jsonl, samples.jsonl and, from the last checkpoint, model/)", run_dir)
 
 
@@ -250,14 +250,14 @@ def keep_worker_logs(run_dir: Path) -> None:
             shutil.copy(log, target)
 
 
-def export_model(run_dir: Path) -> None:
-    """Merge the newest checkpoint into `<run_dir>/model`, verified and complete or not at all."""
+def export_model(checkpoints: Path, run_dir: Path) -> None:
+    """Merge the newest of the checkpoints into `<run_dir>/model`, verified and complete or not at all."""
     from vgr_rl.training.checkpoint_manifest import newest_sound
     from vgr_rl.training.merge import merge_checkpoint
 
-    checkpoint = newest_sound(run_dir / "checkpoints")
+    checkpoint = newest_sound(checkpoints)
     if checkpoint is None:
-        logger.info("no checkpoint was written (trainer.save_freq=-1), so there is no %s/model", run_dir)
+        logger.info("no checkpoint in %s (see trainer.save_freq), so there is no %s/model", checkpoints, run_dir)
         return
     report = merge_checkpoint(checkpoint, run_dir / "model", overwrite=True)
     logger.info("%s/model: %s", run_dir, report)

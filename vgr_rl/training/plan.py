@@ -16,7 +16,7 @@ from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
-from vgr_rl.training.validation import Validation, check_validation, load_validations
+from vgr_rl.training.validation import Validation, check_best_metric, check_validation, load_validations
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ def _check_validation(config: DictConfig, tokenizer: Any, spec: ModelSpec) -> tu
         if settings.best_metric is not None:
             BestCheckpoint(config.trainer.default_local_dir, settings.best_metric, settings.best_mode)
         validations = load_validations(config)
+        problems += check_best_metric(settings.best_metric, validations)
         for own in validations:
             budget = preflight.measure_prompts(own.rows(), Path(), tokenizer, spec, config.model.prefill, limit)
             problems += preflight.check_budget(budget, limit, f"validation.benchmarks.{own.benchmark.name}")

@@ -65,7 +65,7 @@ class EvidenceRewardManager(RewardManagerBase):
         sample = _sample(item.non_tensor_batch["extra_info"]["sample"])
         grader = self._grader_of(int(item.non_tensor_batch["global_steps"]))
         trace, judged = grader.parse(response, sample), dict[str, Any]()
-        if self._segmenter_config.model is not None and trace.boxes:
+        if self._segmenter_config.model is not None and trace.boxes and sample.targets:
             trace, judged["segmenter"] = await self._with_box_masks(trace, item.non_tensor_batch)
         if self._judge is None:
             grade = grader.score(trace, sample)

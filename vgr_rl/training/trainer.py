@@ -239,10 +239,13 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
         return metrics
 
     def _show_validation(self, details: list[str]) -> None:
-        places = {self.val_dataset.sample_id(i): i for i in self.pictures.followed(len(self.val_dataset))}
-        rows = {row["id"]: row for row in map(json.loads, reversed(details)) if row["id"] in places}
+        def key(row: Mapping[str, Any]) -> tuple[str, str]:
+            return row["data_source"], row["id"]
+
+        places = {self.val_dataset.key(i): i for i in self.pictures.followed(len(self.val_dataset))}
+        rows = {key(row): row for row in map(json.loads, reversed(details)) if key(row) in places}
         followed = [rows[name] for name in places if name in rows]
-        self.pictures.validation(followed, self.global_steps, lambda row: self.val_dataset.image(places[row["id"]]))
+        self.pictures.validation(followed, self.global_steps, lambda row: self.val_dataset.image(places[key(row)]))
 
     def _image(self, row: Mapping[str, Any]) -> Image.Image:
         return self.train_dataset.image(self._index(row))

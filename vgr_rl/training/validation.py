@@ -19,6 +19,7 @@ from vgr_rl.data.treevgr import SYSTEM_PROMPT
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding import Frame, ResizeRule, Sample, Size
 
+_OF_RESULT = ("overall", "miou")
 _BESIDE = ("precision_iou", "dual_iou", "boxes_per_answer", "malformed_share", "truncated_share", "missing")
 _KEYS = ("data", "items", "convention")
 _PREFIX = "val"
@@ -69,11 +70,18 @@ class Validation:
 
     def metrics(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Return the metrics of a result of `score`: `val/<benchmark>/overall` and so on, those that are known."""
-        numbers = {name: result[name] for name in ("overall", "miou")}
+        numbers = {name: result[name] for name in _OF_RESULT}
         numbers |= {name: result["extra"][name] for name in _BESIDE}
         numbers |= {f"accuracy/{name}": scores["accuracy"] for name, scores in result["per_category"].items()}
-        prefix = f"{_PREFIX}/{self.benchmark.name}"
-        return {f"{prefix}/{name}": float(number) for name, number in numbers.items() if number is not None}
+        return {self._full(name): float(number) for name, number in numbers.items() if number is not None}
+
+    def metric_names(self) -> list[str]:
+        """Return the names that `metrics` can have."""
+        categories = dict.fromkeys(f"accuracy/{item.category}" for item in self.items)
+        return [self._full(name) for name in (*_OF_RESULT, *_BESIDE, *categories)]
+
+    def _full(self, name: str) -> str:
+        return f"{_PREFIX}/{self.benchmark.name}/{name}"
 
     def describe(self) -> str:
         """Return what is asked, for the plan."""
@@ -111,10 +119,16 @@ def check_validation(config: DictConfig) -> list[str]:
         problems.append(f"validation.best_metric={metric} but trainer.test_freq={frequency}: it is never measured")
     if config.trainer.save_freq < 1:
         problems.append(f"validation.best_metric={metric} but trainer.save_freq={config.trainer.save_freq}: set it")
-    prefix, _, rest = metric.partition("/")
-    if prefix == _PREFIX and rest.partition("/")[0] not in asked:
-        problems.append(f"validation.best_metric={metric} but validation.benchmarks has only {asked}")
     return problems
+
+
+def check_best_metric(metric: str | None, validations: Sequence[Validation]) -> list[str]:
+    """Return a problem when the best checkpoint is to be chosen by a number that no benchmark gives."""
+    if metric is None or not metric.startswith(f"{_PREFIX}/"):  # the others are verl's own, of data.val_files
+        return []
+    known = [name for validation in validations for name in validation.metric_names()]
+    given = f"gives only {', '.join(known)}" if known else "is empty"
+    return [] if metric in known else [f"validation.best_metric={metric} but validation.benchmarks {given}"]
 
 
 def read_responses(

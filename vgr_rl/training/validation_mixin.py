@@ -90,9 +90,8 @@ class ValidationMixin:
                 data_sources, sample_uids, reward_extra_infos_dict, sample_turns, **expected
             )
         spec, prefill = self._spec, self.config.model.prefill
-        details = [detail for detail in reward_extra_infos_dict[DETAIL] if detail is not None]
         max_length = self.config.data.max_response_length
-        responses = read_responses(details, max_length, spec.frame, spec.resize_rule, prefill)
+        responses = read_responses(reward_extra_infos_dict[DETAIL], max_length, spec.frame, spec.resize_rule, prefill)
         result = self.asked.score(responses, f"{Path(self.config.run_dir).name}, step {self.global_steps}")
         path = Path(self.config.run_dir) / "validation" / self.asked.benchmark.name / f"step_{self.global_steps}.json"
         write_json(path, result)
