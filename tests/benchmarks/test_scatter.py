@@ -9,10 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vgr_rl.benchmarks import scatter
 from vgr_rl.benchmarks.command import main
 from vgr_rl.benchmarks.figures import Point, draw_points, name_points
-from vgr_rl.benchmarks.scatter import Panel, draw_correlation, draw_miou, pearson
+from vgr_rl.benchmarks.scatter import Panel, correlation_panels, miou_panel, pearson
 
 
 def result(benchmark: str, name: str, overall: float, miou: float | None = None, **extra: Any) -> dict[str, Any]:
@@ -20,21 +19,14 @@ def result(benchmark: str, name: str, overall: float, miou: float | None = None,
     return {"overall": overall, "miou": miou, "extra": {**described, "n": 9, "missing": 0, **extra}}
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Panel]:
-    panels: list[Panel] = []
-    monkeypatch.setattr(scatter, "_draw", lambda own, paths: panels.extend(own))
-    return panels
-
-
 def positions(panel: Panel) -> Mapping[str, tuple[float, float]]:
     return {point.name: (point.x, point.y) for point in panel.points}
 
 
-def test_published_models_with_both_numbers_stand_beside_ours(drawn: list[Panel]) -> None:
+def test_published_models_with_both_numbers_stand_beside_ours() -> None:
     part = result("treebench", "part", 0.25, 0.5, whole_benchmark=False)
-    draw_miou("treebench", [result("treebench", "mine", 0.5, 0.75), part, result("treebench", "none", 0.5)], [])
-    (panel,) = drawn
+    given = [result("treebench", "mine", 0.5, 0.75), part, result("treebench", "none", 0.5)]
+    panel = miou_panel("treebench", given)
     assert positions(panel) == {
         "DeepEyes-7B": (30.0, 37.5),
         "Pixel-Reasoner-7B": (35.7, 39.0),
@@ -46,8 +38,8 @@ def test_published_models_with_both_numbers_stand_beside_ours(drawn: list[Panel]
     assert [point.name for point in panel.points if not point.published] == ["mine", "part*"]
 
 
-def test_benchmarks_are_matched_by_the_models_names(drawn: list[Panel]) -> None:
-    draw_correlation([result("treebench", "mine", 0.437), result("vstar", "mine", 0.827)], [])
+def test_benchmarks_are_matched_by_the_models_names() -> None:
+    drawn = correlation_panels([result("treebench", "mine", 0.437), result("vstar", "mine", 0.827)])
     first = next(panel for panel in drawn if (panel.x[:9], panel.y[:2]) == ("TreeBench", "V*"))
     assert positions(first) == {
         "Qwen2.5-VL-7B": (37.0, 74.3), "TreeVGR-7B": (50.4, 91.1), "mine": (pytest.approx(43.7), pytest.approx(82.7)),
@@ -55,6 +47,23 @@ def test_benchmarks_are_matched_by_the_models_names(drawn: list[Panel]) -> None:
     assert first.heading == "r = 1.00, 3 models"
     others = [panel for panel in drawn if panel is not first]
     assert len(others) == 9 and {panel.heading for panel in others} == {"2 models"}
+
+
+def test_a_result_beside_the_published_row_of_its_name() -> None:
+    panel = miou_panel("treebench", [result("treebench", "TreeVGR-7B", 0.5, 0.75)])
+    assert [(p.published, p.x, p.y) for p in panel.points if p.name == "TreeVGR-7B"] == [
+        (True, 44.0, 50.4),
+        (False, 75.0, 50.0),
+    ]
+
+
+def test_models_that_cannot_be_told_apart_are_named() -> None:
+    runs = [result("treebench", "treebench", share, 0.5) for share in (0.4, 0.5)]  # runA/treebench and runB/treebench
+    for draw in (lambda: miou_panel("treebench", runs), lambda: correlation_panels(runs)):
+        with pytest.raises(ValueError, match="two models of TreeBench are called treebench"):
+            draw()
+    with pytest.raises(ValueError, match="two models of TreeBench are called TreeVGR-7B"):
+        correlation_panels([result("treebench", "TreeVGR-7B", 0.5)])
 
 
 def test_two_points_and_equal_numbers_have_no_correlation() -> None:

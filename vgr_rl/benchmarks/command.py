@@ -172,14 +172,15 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from vgr_rl.benchmarks.scatter import draw_correlation, draw_miou
+    from vgr_rl.benchmarks.scatter import correlation_panels, draw, miou_panel
     from vgr_rl.benchmarks.tables import read_result
 
     results = list(map(read_result, options.results))
     if options.benchmark == CORRELATION:
-        draw_correlation(results, options.out)
+        panels = correlation_panels(results)
     else:
-        draw_miou(options.benchmark, results, options.out)
+        panels = [miou_panel(options.benchmark, results)]
+    draw(panels, options.out)
     return 0
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from rewards.accuracy import Accuracy
 from vgr_rl.benchmarks.answers import Convention
 from vgr_rl.benchmarks.choice import Item
-from vgr_rl.benchmarks.tsv import ImageSource
-from vgr_rl.data.schema import ImageRef, Message, Row, read_samples, resolve_image
+from vgr_rl.data.schema import Message, Row, encoded_bytes, read_samples, resolve_image
 from vgr_rl.data.validate import require_samples
 from vgr_rl.grounding import ImageGeometry, Size, parse_trace
 
@@ -63,7 +62,7 @@ class SampleBenchmark:
 
 def _item(row: Row, folder: Path) -> SampleItem:
     sample = row.sample
-    image, *further = [_source(image, folder) for image in row.images]
+    image, *further = [partial(encoded_bytes, resolve_image(image, folder)) for image in row.images]
     return SampleItem(
         key=sample.id,
         question=sample.question,
@@ -76,11 +75,6 @@ def _item(row: Row, folder: Path) -> SampleItem:
         further_images=tuple(further),
         row=row,
     )
-
-
-def _source(image: ImageRef, folder: Path) -> ImageSource:
-    data = image.get("bytes")
-    return partial(bytes, data) if data is not None else Path(resolve_image(image, folder)["path"]).read_bytes
 
 
 SAMPLES = SampleBenchmark()

@@ -21,7 +21,7 @@ CHOICE: Mapping[str, ChoiceBenchmark] = {
     benchmark.name: benchmark for benchmark in (TREEBENCH, VSTAR, HRBENCH_4K, HRBENCH_8K, MME_REALWORLD_LITE)
 }
 RUNNABLE: Mapping[str, Benchmark] = {**CHOICE, SAMPLES.name: SAMPLES}
-"""The benchmarks that a model can be run on."""
+"""The benchmarks of questions with one answer each: `run` asks them, and so may a training run."""
 
 NAMES = (*RUNNABLE, vrt_bench.NAME)
 

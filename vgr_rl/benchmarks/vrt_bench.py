@@ -14,7 +14,7 @@ from vgr_rl.benchmarks.loading import load_questions
 from vgr_rl.benchmarks.predictions import Prediction
 from vgr_rl.benchmarks.tsv import ImageSource
 from vgr_rl.data.records import RowError
-from vgr_rl.data.schema import ImageRef, Row, read_samples, resolve_image
+from vgr_rl.data.schema import Row, encoded_bytes, read_samples, resolve_image
 from vgr_rl.data.tfrecord import parse_example, read_records, record_at
 from vgr_rl.grounding import ImageGeometry, Rle, Size, Trace, check_rle, parse_trace, rle_iou
 
@@ -92,12 +92,8 @@ def _of_sample(folder: Path, row: Row) -> VrtItem:
     if len(row.images) != 1:
         raise RowError("images", len(row.images), "must be one")
     classes = tuple(map(str, sample.extra.get("classes", ())))
-    return VrtItem(sample.id, sample.question, classes, masks, partial(_encoded, resolve_image(row.images[0], folder)))
-
-
-def _encoded(image: ImageRef) -> bytes:
-    data: bytes = image["bytes"] or Path(image["path"]).read_bytes()
-    return data
+    image = partial(encoded_bytes, resolve_image(row.images[0], folder))
+    return VrtItem(sample.id, sample.question, classes, masks, image)
 
 
 def parse_item(features: Mapping[str, Any], image: ImageSource) -> VrtItem:

@@ -84,6 +84,16 @@ def resolve_image(image: ImageRef, folder: Path) -> ImageRef:
     return {"bytes": None, "path": str(folder / image["path"])}
 
 
+def encoded_bytes(image: ImageRef) -> bytes:
+    """Return the encoded bytes of an image, read from its path (used as it is) when it has none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    data: bytes | None = image.get("bytes")
+    return Path(image["path"]).read_bytes() if data is None else data
+
+
 def sample_to_json(sample: Sample) -> str:
     """Serialise a sample, without pixels; equal samples give equal text."""
     return json.dumps(dataclasses.asdict(sample), sort_keys=True, ensure_ascii=False)
