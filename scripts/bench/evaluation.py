@@ -25,6 +25,7 @@ from rich.table import Table
 
 from vgr_rl.benchmarks.serve import ServedModel, Server, decode_image, prepare_environment
 from vgr_rl.config.resolvers import asset_path
+from vgr_rl.data.images import image_sizes
 from vgr_rl.data.schema import Row
 from vgr_rl.data.tiny_world import rl_rows
 
@@ -85,7 +86,7 @@ def main() -> None:
 def served(model: ServedModel, rows: Sequence[Row]) -> Measured:
     """Answer with vLLM, as `vgr_rl.evaluate` does."""
     start = time.perf_counter()
-    prompts = [model.prompt(row.sample.id, row.prompt, row.images, row.sample.image_size, Path()) for row in rows]
+    prompts = [model.prompt(row.sample.id, row.prompt, row.images, image_sizes(row, Path()), Path()) for row in rows]
     longest = max(prompt.length for prompt in prompts)
     server = Server(model, max_model_len=longest + NEW_TOKENS, concurrency=256)
     ready = time.perf_counter()

@@ -62,6 +62,22 @@ def test_a_prompt_is_the_processors_own_followed_by_the_prefill(folder: Path, ta
         assert [token for token in prompt.token_ids if token != image_token] == without + prefill
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_every_image_of_a_prompt_counts_with_its_own_size(folder: Path, task: Evaluation, tmp_path: Path, family: str):
+    from PIL import Image
+
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "second.png")
+    first = next(iter(read_samples(task.data)))
+    prompt = [{"role": "user", "content": f"<image>{first.prompt[0]['content']}"}]
+    write_samples([replace(first, prompt=prompt, images=[*first.images, image_path("second.png")])], tmp_path / "two")
+    model, items = _load(replace(task, model=str(folder / family), data=tmp_path / "two"))
+    (item,) = items.values()
+    text = model.processor.tokenizer.decode(item.prompt.token_ids)
+    pictures = [decode_image(image, tmp_path) for image in item.prompt.images]
+    expanded = model.processor(text=[text], images=pictures, return_tensors="pt")["input_ids"][0]
+    assert pictures[0].size != pictures[1].size and item.prompt.length == len(expanded)
+
+
 def test_limit_takes_the_first_samples(task: Evaluation):
     ids = [row.sample.id for row in read_samples(task.data)]
     assert list(_load(replace(task, limit=2))[1]) == ids[:2]

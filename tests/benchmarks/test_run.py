@@ -22,6 +22,7 @@ del DEFAULTS["hydra"]
     [
         ({"benchmark": "cv_bench"}, "benchmark=cv_bench but a model can be run on treebench, vstar, "),
         ({"convention": "ours"}, "convention=ours but expected one of authors, vlmevalkit"),
+        ({"sam2": "x"}, "sam2=x but benchmark=treebench: masks are asked for by vrt_bench"),
         ({"limit": 0}, "limit=0 but it must be at least 1"),
     ],
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scripts.bench.benchmark_files import write_jsonl
 from tests.chat_server import ChatServer
@@ -12,7 +13,7 @@ from vgr_rl.benchmarks.command import main
 from vgr_rl.benchmarks.run import BenchmarkRun, run
 from vgr_rl.benchmarks.samples import SAMPLES
 from vgr_rl.benchmarks.suite import score
-from vgr_rl.data.schema import Row, read_samples, write_samples
+from vgr_rl.data.schema import Row, image_path, read_samples, write_samples
 from vgr_rl.data.tiny_world import rl_rows
 
 ANSWERS = ("A", " the red  one. ", "4", "")
@@ -94,6 +95,18 @@ def test_the_prompt_is_the_samples_own(data: Path) -> None:
     assert system == {"role": "system", "content": "Be brief."}
     assert turns == [message for message in row.prompt if message["role"] != "system"]
     assert item.encoded_images() == row.images and item.stored_size() == row.sample.image_size
+
+
+def test_every_image_has_its_size(data: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "second.png")
+    row = rows()[0]
+    prompt = [{"role": "user", "content": f"<image>{row.prompt[0]['content']}"}]
+    two = replace(row, prompt=prompt, images=[*row.images, image_path("second.png")])
+    write_samples([two, rows()[1]], tmp_path / "two.parquet")
+    assert [item.stored_sizes() for item in SAMPLES.load(tmp_path / "two.parquet")] == [
+        [(64, 64), (30, 20)],
+        [(64, 64)],
+    ]
 
 
 def test_a_model_behind_a_server_answers_it(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Samples with masks answered by a tiny R-Sa2VA, and by a server that writes boxes, through a tiny SAM2."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ def test_boxes_become_masks_in_their_sections(data: Path, tmp_path: Path) -> Non
         result = run(task, Quiet())
         with pytest.raises(ValueError, match="model=gpt is no R-Sa2VA folder; name the SAM2"):
             run(replace(task, sam2=None), Quiet())
+        shutil.rmtree(tmp_path / "sam2")  # nothing is left to do, so nothing is loaded
+        assert run(task, Quiet()) == result
     assert result["extra"]["predicted_masks"] == {"reasoning": 8, "answer": 4}
     row = rows(tmp_path / "out")[0]
-    assert row["response"] == "<think>a [SEG] and [SEG], </think><answer>[SEG]</answer>"
+    assert row["response"] == "<think>a [SEG] and [SEG], </think><answer>[SEG]</answer>" and row["raw"] == said
     first, second, again = row["pred_masks"]
     assert first == again != second and first["size"] == [64, 64]
 

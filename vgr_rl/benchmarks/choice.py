@@ -68,9 +68,16 @@ class Item:
         Raises:
             ValueError: if the image is absent or cannot be read.
         """
-        if self.size is not None:
-            return self.size
-        image = self.encoded_images()[0]
+        return self.size or self._size_of(self.encoded_images()[0])
+
+    def stored_sizes(self) -> list[Size]:
+        """Return the sizes of all images in pixels, as `stored_size` does that of the first."""
+        if not self.further_images:
+            return [self.stored_size()]
+        first, *further = self.encoded_images()
+        return [self.size or self._size_of(first), *map(self._size_of, further)]
+
+    def _size_of(self, image: ImageRef) -> Size:
         try:
             return upright_size(image)
         except ValueError as error:

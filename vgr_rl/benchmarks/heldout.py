@@ -14,6 +14,7 @@ from rewards.compose import RewardSets
 from vgr_rl.benchmarks.serve import Prompt, Response, ServedModel, Server
 from vgr_rl.benchmarks.store import RowFile, check_settings, fingerprint, write_json
 from vgr_rl.benchmarks.summary import summarise
+from vgr_rl.data.images import image_sizes
 from vgr_rl.data.schema import read_samples
 from vgr_rl.data.validate import require_samples
 from vgr_rl.grounding import Sample
@@ -145,10 +146,10 @@ def load_items(task: Evaluation, model: ServedModel) -> dict[str, Item]:
         ValueError: when a prompt and its response do not fit the model's context.
     """
     require_samples([task.data], knob="data", limit=task.limit)
-    items: dict[str, Item] = {}
+    folder, items = task.data.parent, dict[str, Item]()
     for row in islice(read_samples(task.data), task.limit):
         sample = row.sample
-        prompt = model.prompt(sample.id, row.prompt, row.images, sample.image_size, task.data.parent)
+        prompt = model.prompt(sample.id, row.prompt, row.images, image_sizes(row, folder), folder)
         if prompt.length + task.max_new_tokens > model.context:
             raise ValueError(
                 f"max_new_tokens={task.max_new_tokens} and the {prompt.length} prompt tokens of sample {sample.id} "

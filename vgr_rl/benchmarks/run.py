@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vgr_rl.benchmarks import vrt_bench
 from vgr_rl.benchmarks.answers import CONVENTIONS, Convention
 from vgr_rl.benchmarks.choice import INSTRUCTION, Item
 from vgr_rl.benchmarks.endpoint import Endpoint, Request
@@ -62,6 +63,10 @@ class BenchmarkRun:
             raise ValueError(f"benchmark={self.benchmark} but a model can be run on {', '.join(NAMES)}")
         if self.convention not in CONVENTIONS:
             raise ValueError(f"convention={self.convention} but expected one of {', '.join(CONVENTIONS)}")
+        if self.sam2 is not None and self.benchmark != vrt_bench.NAME:
+            raise ValueError(
+                f"sam2={self.sam2} but benchmark={self.benchmark}: masks are asked for by {vrt_bench.NAME}"
+            )
         if self.url is None and (self.served_name or self.api_key_env):
             raise ValueError("served_name and api_key_env are about the server of url, which is not set")
         for name in ("limit", "max_new_tokens", "concurrency"):
@@ -126,7 +131,7 @@ def collect(
         data: file of the benchmark.
         items: its questions by key.
         settings: what must be equal for rows of two runs to belong together.
-        answer: makes the rows of questions.
+        answer: makes the rows of questions; it is called when there are any.
         progress: is told of every row.
     """
     predictions = task.out / "predictions.jsonl"
@@ -138,7 +143,7 @@ def collect(
     todo = [item for key, item in items.items() if key not in file.rows]
     progress.start(_MODE, len(items), len(items) - len(todo))
     try:
-        for row in answer(todo):
+        for row in answer(todo) if todo else ():
             file.append(row)
             progress.advance(_MODE)
         file.finish(items)
@@ -173,9 +178,7 @@ def responses(
         model: from `model_of`.
         todo: the questions.
     """
-    if not todo:
-        return
-    sizes = {item.key: item.stored_size() for item in todo}
+    sizes = {item.key: item.stored_sizes() for item in todo}
     frame, resize = (task.frame, None) if model is None else (model.frame, model.resize)
     if task.url:
         answers = _from_endpoint(task, ask, todo)
@@ -183,7 +186,7 @@ def responses(
         assert model is not None, "only an endpoint does without"
         answers = _in_process(task, ask, model, todo, sizes)
     for response in answers:
-        yield response, written_size(frame, resize, sizes[response.id])
+        yield response, written_size(frame, resize, sizes[response.id][0])
 
 
 def _from_endpoint(task: BenchmarkRun, ask: Ask, todo: Sequence[Item]) -> Iterator[Response]:
@@ -202,13 +205,12 @@ def _in_process(
     ask: Ask,
     model: ServedModel,
     todo: Sequence[Item],
-    sizes: Mapping[str, Size],
+    sizes: Mapping[str, Sequence[Size]],
 ) -> Iterator[Response]:
     def prompt(item: Item, images: Sequence[Mapping[str, Any]]) -> Prompt:
         return model.prompt(item.key, ask(item), images, sizes[item.key], Path())
 
-    images = {item.key: 1 + len(item.further_images) for item in todo}
-    longest = max((prompt(item, [{}] * images[item.key]) for item in todo), key=lambda each: each.length)
+    longest = max((prompt(item, [{}] * len(sizes[item.key])) for item in todo), key=lambda each: each.length)
     length = longest.length + task.max_new_tokens
     if length > model.context:
         raise ValueError(
@@ -221,7 +223,7 @@ def _in_process(
         model,
         max_model_len=length,
         concurrency=task.concurrency,
-        max_images=max(images.values()),
+        max_images=max(map(len, sizes.values())),
         engine_kwargs=engine,
     )
     try:

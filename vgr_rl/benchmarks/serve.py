@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ class ServedModel:
         sample_id: str,
         messages: Iterable[Mapping[str, str]],
         images: Iterable[Mapping[str, Any]],
-        image_size: Size,
+        image_sizes: Sequence[Size],
         folder: Path,
     ) -> Prompt:
         """Build the prompt that training uses: the chat template, its generation prompt, then the prefill.
@@ -123,13 +123,14 @@ class ServedModel:
             sample_id: id of the sample.
             messages: role and content; each `<image>` in a content stands for the next image.
             images: `{bytes, path}` of each image.
-            image_size: stored size of the (first) image, pixels.
+            image_sizes: stored size of each image, pixels.
             folder: what relative image paths start from.
 
         Raises:
             ValueError: when the number of `<image>` and of images differ.
         """
         images = tuple(images)
+        assert len(image_sizes) == len(images)
         turns = list(messages)
         contents = [_content_parts(turn["content"]) for turn in turns]
         places = sum(part["type"] == "image" for content in contents for part in content)
@@ -138,7 +139,7 @@ class ServedModel:
         chat = [{"role": turn["role"], "content": parts} for turn, parts in zip(turns, contents, strict=True)]
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         token_ids = self._tokenize(text) + self._tokenize(self.prefill)
-        extra = sum(self.resize.image_tokens(image_size) - 1 for _ in images)
+        extra = sum(self.resize.image_tokens(size) - 1 for size in image_sizes)
         return Prompt(sample_id, token_ids, images, folder, len(token_ids) + extra)
 
     def _tokenize(self, text: str) -> list[int]:

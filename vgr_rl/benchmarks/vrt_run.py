@@ -10,7 +10,7 @@ from vgr_rl.benchmarks import vrt_bench
 from vgr_rl.benchmarks.choice import Item
 from vgr_rl.benchmarks.heldout import Progress
 from vgr_rl.benchmarks.run import BenchmarkRun, collect, model_of, responses
-from vgr_rl.benchmarks.serve import decode_image
+from vgr_rl.benchmarks.serve import ServedModel, decode_image
 from vgr_rl.benchmarks.suite import find_data
 from vgr_rl.benchmarks.vrt_bench import VrtItem
 from vgr_rl.data.schema import Message
@@ -43,9 +43,10 @@ def run(task: BenchmarkRun, progress: Progress) -> dict[str, Any]:
         )
     data = find_data(task.benchmark, task.data)
     items = {item.key: item for item in vrt_bench.load(data)[: task.limit]}
-    settings = {**task.settings(None if segmenter else model_of(task), data), "sam2": task.sam2}
-    answer = _with_segs if segmenter else _with_boxes
-    return collect(task, data, items, settings, lambda todo: answer(task, todo), progress)
+    model = None if segmenter else model_of(task)
+    settings = {**task.settings(model, data), "sam2": task.sam2}
+    answer = partial(_with_segs, task) if segmenter else partial(_with_boxes, task, model)
+    return collect(task, data, items, settings, answer, progress)
 
 
 def system_prompt(model: str) -> str:
@@ -94,7 +95,7 @@ def _ask(task: BenchmarkRun, item: Item) -> list[Message]:
     return conversation(task.system_prompt or "", item.question)
 
 
-def _with_boxes(task: BenchmarkRun, todo: Sequence[VrtItem]) -> Iterator[dict[str, Any]]:
+def _with_boxes(task: BenchmarkRun, model: ServedModel | None, todo: Sequence[VrtItem]) -> Iterator[dict[str, Any]]:
     import torch
 
     from vgr_rl.segment.prompted import PromptedSam2
@@ -102,12 +103,12 @@ def _with_boxes(task: BenchmarkRun, todo: Sequence[VrtItem]) -> Iterator[dict[st
     assert task.sam2 is not None, "checked by run"
     sam2 = PromptedSam2(task.sam2, "cuda" if torch.cuda.is_available() else "cpu")
     items = {item.key: Item(item.key, item.question, "", "", "", item.image) for item in todo}
-    for response, model_size in responses(task, partial(_ask, task), model_of(task), list(items.values())):
+    for response, model_size in responses(task, partial(_ask, task), model, list(items.values())):
         picture = decode_image(items[response.id].encoded_images()[0], Path())
         size = Size(*picture.size)
         geometry = ImageGeometry(size, model_size or size)
         trace = parse_trace(response.text, geometry, "model_px", prefill=task.prefill)
         text, boxes = boxes_as_segs(trace)
         masks = sam2.masks(sam2.embed([picture])[0], size, [box.box_orig_px for box in boxes]) if boxes else []
-        row = {"id": response.id, "key": response.id, "response": text, "pred_masks": masks}
+        row = {"id": response.id, "key": response.id, "response": text, "raw": response.text, "pred_masks": masks}
         yield {**row, "truncated": response.truncated, "length": response.length}

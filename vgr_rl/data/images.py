@@ -4,10 +4,12 @@ import io
 import os
 import struct
 import warnings
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from vgr_rl.data.schema import Row, resolve_image
 from vgr_rl.grounding.frames import Size
 
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
@@ -44,6 +46,20 @@ def upright_size(image: dict[str, Any]) -> Size:
     if mode.startswith(_DEEP_MODES):
         raise ValueError(f"has pixels of mode {mode}, which would be cut off at 255; convert it to 8 bits a channel")
     return Size(height, width) if sideways else Size(width, height)
+
+
+def image_sizes(row: Row, folder: Path) -> list[Size]:
+    """Return the stored sizes of a sample's images, pixels: what it says of the first, the headers of the others.
+
+    Args:
+        row: the sample.
+        folder: what relative image paths start from.
+
+    Raises:
+        ValueError: as `upright_size` does.
+    """
+    further = (upright_size(resolve_image(image, folder)) for image in row.images[1:])
+    return [row.sample.image_size, *further] if row.images else []
 
 
 def _exif(header: Image.Image) -> Image.Exif:

@@ -8,9 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vgr_rl.data.images import upright_size
-from vgr_rl.data.schema import IMAGE_TAG, Row, resolve_image
-from vgr_rl.grounding.frames import Size
+from vgr_rl.data.images import image_sizes
+from vgr_rl.data.schema import IMAGE_TAG, Row
 from vgr_rl.monitoring import pictures
 from vgr_rl.training.memory import COMPONENTS
 from vgr_rl.training.model_spec import ModelSpec
@@ -180,7 +179,7 @@ def measure_prompts(
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
         for row, length in zip(batch, lengths, strict=True):
             try:
-                image_tokens = sum(spec.resize_rule.image_tokens(size) for size in _image_sizes(row, folder))
+                image_tokens = sum(spec.resize_rule.image_tokens(size) for size in image_sizes(row, folder))
             except ValueError as error:
                 refused.append((row.sample.id, str(error)))
                 continue
@@ -201,11 +200,6 @@ def check_budget(budget: TokenBudget, max_prompt_length: int, file: str) -> list
         f"({image_tokens} of them for its image); raise it or lower model.max_pixels"
         for name, tokens, image_tokens in budget.too_long
     ]
-
-
-def _image_sizes(row: Row, folder: Path) -> list[Size]:
-    further = (upright_size(resolve_image(image, folder)) for image in row.images[1:])
-    return [row.sample.image_size, *further] if row.images else []
 
 
 def _chat_text(row: Row, tokenizer: Any) -> str:

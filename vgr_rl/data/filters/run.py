@@ -13,6 +13,7 @@ from vgr_rl.benchmarks.serve import ServedModel
 from vgr_rl.benchmarks.store import RowFile, check_settings, write_json, write_text
 from vgr_rl.data.filters.answers import Answers, Question, Sampling
 from vgr_rl.data.filters.decisions import Decision, Graded
+from vgr_rl.data.images import image_sizes
 from vgr_rl.data.schema import Row, read_samples, resolve_image, write_samples
 from vgr_rl.training.grading import Grader
 
@@ -89,7 +90,8 @@ class FilterRun:
         for row in self._rows():
             if row.sample.id in file.rows:
                 continue
-            prompt = self.model.prompt(row.sample.id, row.prompt, row.images, row.sample.image_size, Path())
+            sizes = image_sizes(row, Path())
+            prompt = self.model.prompt(row.sample.id, row.prompt, row.images, sizes, Path())
             if prompt.length <= self.sampling.max_prompt_tokens:
                 yield Question(row, prompt)
                 continue
