@@ -1,5 +1,7 @@
 """The cold start of R-Sa2VA for real: it learns, leaves frozen parts alone, resumes exactly, and exports."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from tests.e2e.test_sft import _losses, _run
 from tests.training.segment_fixtures import write_mask_data, write_segmenter
+from tests.training.sft_fixtures import run_overrides
 
 pytestmark = pytest.mark.e2e
 SETTINGS = ("model.lora_rank=4", "masks.points=64", "data.max_length=256", "trainer.save_freq=2", "trainer.test_freq=6")
@@ -39,3 +42,23 @@ def test_it_learns_resumes_and_exports_a_model_with_masks(tmp_path: Path) -> Non
     assert {name for name in changed if name.startswith("vlm.")} == {
         name for name in before if name.startswith(layers) and "_proj.weight" in name
     }
+    _check_two_processes(tmp_path, run_dir)
+
+
+def _check_two_processes(folder: Path, one: Path) -> None:
+    """Two shards, some of them empty: the first step is that of one process, and a checkpoint is written."""
+    two = folder / "two"
+    overrides = run_overrides(folder, **{"run_dir": two, "data.num_workers": 0, "optim.lr": 1e-3})
+    more = ("trainer.n_gpus_per_node=2", "trainer.total_training_steps=2", "trainer.logger=[tensorboard]")
+    finished = subprocess.run(
+        [sys.executable, "-m", "vgr_rl.sft", *overrides, *SETTINGS, *more],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert "adapter of 2 shards folded" in finished.stderr
+    for name in ("train/lm_loss", "train/mask_iou"):
+        assert _losses(two, name)[1] == pytest.approx(_losses(one, name)[1], rel=1e-3)
+    assert list(_losses(two, "val/mask_iou")) == [2]

@@ -1,10 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 
 from vgr_rl.grounding import Rle, Size, box_rle
-from vgr_rl.training.segment_loss import METRICS, SegmentLoss, dense, mask_ious, whole_batch
+from vgr_rl.training.segment_loss import (
+    METRICS,
+    SegmentLoss,
+    ValidatedBatch,
+    dense,
+    mask_ious,
+    whole_batch,
+    whole_validation,
+)
 
 SIZE = Size(20, 10)
 LEFT, RIGHT, ALL = (box_rle(box, SIZE) for box in ((0, 0, 10, 10), (10, 0, 20, 10), (0, 0, 20, 10)))
@@ -59,6 +69,35 @@ def test_the_shares_of_micro_batches_add_up_to_the_batch() -> None:
     assert together["mask_iou"] == pytest.approx(metrics["mask_iou"]) == pytest.approx(3 / 4)
     assert together["mask_bce"] == pytest.approx(metrics["mask_bce"], rel=0.1)
     assert parts[0][0] > 2 * parts[1][0], "the image whose only mask is wrong weighs as much as the other"
+
+
+@torch.no_grad()
+def test_in_validation_every_image_weighs_the_same_however_a_batch_is_cut() -> None:
+    rows = [[ALL], [ALL] * 3, [ALL]]
+    logits = torch.tensor([-4.0, 1.0, 2.0, 3.0, 0.5])[:, None, None].expand(5, 8, 8)
+    numbers = {"all_mask_rows": 3, "all_masks": 5}
+    loss = replace(LOSS, points=4096)
+
+    def metrics(*cuts: tuple[int, int, int, int]) -> dict[str, float]:
+        parts = []
+        for first, last, start, end in cuts:
+            data, log_probs = batch(rows[first:last], **numbers)
+            parts.append(loss({"masks": logits[start:end], "log_probs": log_probs}, data)[1])
+        return whole_batch({name: [[own[name] for own in parts]] for name in METRICS})
+
+    whole, cut = metrics((0, 3, 0, 5)), metrics((0, 1, 0, 1), (1, 3, 1, 5))
+    each = metrics((0, 1, 0, 1), (1, 2, 1, 4), (2, 3, 4, 5))
+    for name in ("mask_bce", "mask_dice"):
+        assert whole[name] == pytest.approx(each[name], rel=0.02) and cut[name] == pytest.approx(each[name], rel=0.02)
+    assert whole["mask_iou"] == pytest.approx(cut["mask_iou"]) == pytest.approx(4 / 5)
+
+
+def test_a_validation_is_the_mean_over_its_masks_and_images_not_over_its_batches() -> None:
+    none = dict.fromkeys(METRICS, 0.0)
+    few, many = {"lm_loss": 2.0, "mask_bce": 1.0, "mask_dice": 0.5, "mask_iou": 1.0}, {**none, "lm_loss": 1.0}
+    found = whole_validation([ValidatedBatch(few, 1, 2), ValidatedBatch(many, 3, 8)])
+    assert found == {"lm_loss": 1.5, "mask_bce": 0.25, "mask_dice": 0.125, "mask_iou": 0.2}
+    assert whole_validation([ValidatedBatch(none, 0, 0)]) == none
 
 
 def test_the_same_step_draws_the_same_points_and_leaves_the_state_of_torch_alone() -> None:

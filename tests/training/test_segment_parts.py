@@ -1,6 +1,9 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from vgr_rl.tiny.segmenter import build_r_sa2va
 from vgr_rl.training.segment_parts import (
@@ -40,7 +43,30 @@ def test_what_trains_is_said_and_what_must_not_is_noticed() -> None:
         parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
     optimizer.step()
     check_frozen(hashes, adapted)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("linear.weight", lambda weight: weight[0, 0].add_(1e-6)),
+        ("linear.weight", lambda weight: weight.copy_(weight.flip(0))),
+        ("norm.weight", lambda weight: weight.mul_(2)),
+    ],
+)
+def test_any_change_of_a_frozen_weight_is_noticed(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    module = nn.ModuleDict({"linear": nn.Linear(3, 4), "norm": nn.LayerNorm(4), "trained": nn.Linear(4, 4)})
+    for part in ("linear", "norm"):
+        module[part].requires_grad_(False)
+    hashes = frozen_hashes(module)
     with torch.no_grad():
-        model.sam2.vision_encoder.neck.convs[0].bias[3] += 1e-6
-    with pytest.raises(FrozenPartChanged, match="1 frozen weights .*neck.convs.0.bias"):
-        check_frozen(hashes, adapted)
+        module["trained"].weight.mul_(2)
+        check_frozen(hashes, module)
+        change(module.get_parameter(name))
+    with pytest.raises(FrozenPartChanged, match=f"1 frozen weights .*{name}"):
+        check_frozen(hashes, module)
+
+
+def test_a_process_may_hold_nothing_of_a_frozen_weight() -> None:
+    module = nn.ParameterDict({"own": torch.ones(1, 1, 8), "others": torch.zeros(0, 1, 8), "scalar": torch.tensor(1.0)})
+    module.requires_grad_(False).to(torch.bfloat16)
+    check_frozen(frozen_hashes(module), module)

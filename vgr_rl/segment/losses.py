@@ -15,7 +15,7 @@ BCE_WEIGHT, DICE_WEIGHT, DICE_EPS = 2.0, 0.5, 1.0
 
 
 class MaskLoss(NamedTuple):
-    """The weighted sum and its two terms, scalars; `bce` is the mean over points, `dice` the mean over masks."""
+    """The weighted sum and its two terms, scalars: sums of the masks' own, of `bce` the mean over points."""
 
     total: Tensor
     bce: Tensor
@@ -28,6 +28,7 @@ def mask_loss(
     points: Tensor | None = None,
     bce_weight: float = BCE_WEIGHT,
     dice_weight: float = DICE_WEIGHT,
+    shares: Tensor | None = None,
 ) -> MaskLoss:
     """Compare predicted with true masks at points; without a mask the loss is 0 and keeps its graph.
 
@@ -37,6 +38,7 @@ def mask_loss(
         points: where, `[N, P, 2]`, x and y from 0 to 1; by default `uncertain_points`.
         bce_weight: of the cross entropy.
         dice_weight: of the Dice loss `1 - (2 sum(p t) + 1) / (sum p + sum t + 1)`.
+        shares: what each mask counts, `[N]`; by default 1 / N, which makes both terms means.
     """
     if not len(logits):
         return MaskLoss(*[logits.sum()] * 3)
@@ -45,10 +47,11 @@ def mask_loss(
     with torch.no_grad():
         truth = values_at(targets, points)
     given = values_at(logits, points)
-    bce = F.binary_cross_entropy_with_logits(given, truth)
-    share = given.sigmoid()
-    overlap, sizes = (share * truth).sum(1), share.sum(1) + truth.sum(1)
-    dice = (1 - (2 * overlap + DICE_EPS) / (sizes + DICE_EPS)).mean()
+    shares = logits.new_full((len(logits),), 1 / len(logits)) if shares is None else shares
+    bce = F.binary_cross_entropy_with_logits(given, truth, reduction="none").mean(1) @ shares
+    inside = given.sigmoid()
+    overlap, sizes = (inside * truth).sum(1), inside.sum(1) + truth.sum(1)
+    dice = (1 - (2 * overlap + DICE_EPS) / (sizes + DICE_EPS)) @ shares
     return MaskLoss(bce_weight * bce + dice_weight * dice, bce, dice)
 
 

@@ -25,7 +25,7 @@ METRICS = ("lm_loss", "mask_bce", "mask_dice", "mask_iou")
 class SegmentLoss:
     """Language loss plus mask loss; a loss function for verl's engines.
 
-    The language loss is a mean over tokens, the mask loss a mean over rows that have masks.
+    The language loss is a mean over tokens, the mask loss a mean over rows that have masks, of each over its masks.
 
     Attributes:
         side: true masks are compared at this many pixels a side.
@@ -57,14 +57,15 @@ class SegmentLoss:
             ious = mask_ious(masks, truth).sum() * ranks / data["all_masks"]
         with torch.random.fork_rng(devices=[masks.device] if masks.is_cuda else []):
             torch.manual_seed(data["step"] + int(data["input_ids"].values().sum()))  # so that a resumed run draws alike
+            of_row = [len(row) for row in rows for _ in row]
             if torch.is_grad_enabled():
                 chosen = self._chosen(rows).to(masks.device)
-                masks, truth = masks[chosen], truth[chosen]
+                masks, truth, of_row = masks[chosen], truth[chosen], [self.per_image] * len(chosen)
             points = uncertain_points(masks, self.points)
-        loss = mask_loss(masks, truth, points, bce_weight=self.bce_weight, dice_weight=self.dice_weight)
-        share = sum(map(bool, rows)) * ranks / data["all_mask_rows"]
-        values = (language, loss.bce * share, loss.dice * share, ious)
-        return language + share * loss.total, {name: value.item() for name, value in zip(METRICS, values, strict=True)}
+        shares = ranks / data["all_mask_rows"] / torch.tensor(of_row, device=masks.device)
+        loss = mask_loss(masks, truth, points, self.bce_weight, self.dice_weight, shares)
+        values = (language, loss.bce, loss.dice, ious)
+        return language + loss.total, {name: value.item() for name, value in zip(METRICS, values, strict=True)}
 
     def _chosen(self, rows: Sequence[Sequence[Rle]]) -> Tensor:
         """Draw `per_image` masks of each row that has any; return their places among all."""
@@ -98,3 +99,22 @@ def mask_ious(logits: Tensor, truth: Tensor) -> Tensor:
 def whole_batch(gathered: Mapping[str, Any]) -> dict[str, float]:
     """Put the metrics of a batch together from their shares, `[processes][micro-batches]` each."""
     return {name: sum(map(sum, gathered[name])) / len(gathered[name]) for name in METRICS}
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatedBatch:
+    """The metrics of a batch of validation, and its rows with masks and its masks on all processes."""
+
+    metrics: Mapping[str, float]
+    rows: int
+    masks: int
+
+
+def whole_validation(batches: Sequence[ValidatedBatch]) -> dict[str, float]:
+    """Average BCE and Dice over rows with masks, IoU over masks, and as verl does the loss of the text over batches."""
+    rows, masks = [batch.rows for batch in batches], [batch.masks for batch in batches]
+    weights = {"lm_loss": [1] * len(batches), "mask_bce": rows, "mask_dice": rows, "mask_iou": masks}
+    return {
+        name: sum(batch.metrics[name] * weight for batch, weight in zip(batches, own, strict=True)) / max(sum(own), 1)
+        for name, own in weights.items()
+    }

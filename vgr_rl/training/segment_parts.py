@@ -1,5 +1,6 @@
 """What trains of R-Sa2VA, what gets adapters, and that the rest stays as it is."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -57,20 +58,19 @@ def trained_parts(module: nn.Module) -> list[str]:
     return lines
 
 
-def frozen_hashes(module: nn.Module) -> dict[str, int]:
+def frozen_hashes(module: nn.Module) -> dict[str, bytes]:
     """Return a hash of what this process holds of each frozen parameter."""
     return {name: _hash(parameter) for name, parameter in module.named_parameters() if not parameter.requires_grad}
 
 
-def check_frozen(hashes: dict[str, int], module: nn.Module) -> None:
+def check_frozen(hashes: dict[str, bytes], module: nn.Module) -> None:
     """Check that frozen parameters are still those of which the hashes were taken.
 
     Raises:
         FrozenPartChanged: naming those that are not.
     """
-    changed = [
-        name for name, parameter in module.named_parameters() if hashes.get(name, _hash(parameter)) != _hash(parameter)
-    ]
+    parameters = dict(module.named_parameters())
+    changed = [name for name, expected in hashes.items() if _hash(parameters[name]) != expected]
     if changed:
         raise FrozenPartChanged(
             f"{len(changed)} frozen weights differ from those of model.path, among them {', '.join(changed[:3])}: is "
@@ -78,5 +78,6 @@ def check_frozen(hashes: dict[str, int], module: nn.Module) -> None:
         )
 
 
-def _hash(parameter: Tensor) -> int:
-    return int(torch.hash_tensor(local_part(parameter.detach())).item())
+def _hash(parameter: Tensor) -> bytes:
+    own = local_part(parameter.detach()).flatten().contiguous()  # with more processes than rows some hold none
+    return hashlib.blake2b(own.view(torch.uint8).cpu().numpy().data, digest_size=16).digest()

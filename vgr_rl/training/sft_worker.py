@@ -22,7 +22,7 @@ from verl.utils.tracking import Tracking
 from vgr_rl.segment.auto import is_r_sa2va
 from vgr_rl.training.checkpoint_manifest import prune, write_manifest
 from vgr_rl.training.run_log import RunLog
-from vgr_rl.training.segment_loss import METRICS, SegmentLoss, whole_batch
+from vgr_rl.training.segment_loss import METRICS, SegmentLoss, ValidatedBatch, whole_batch, whole_validation
 
 logger = logging.getLogger("vgr_rl.sft")
 
@@ -166,12 +166,13 @@ class SegmentTrainer(ColdStartTrainer):
         side = self.model_config.hf_config.sam2_config.prompt_encoder_config.image_size
         loss = SegmentLoss(side, masks.points, masks.per_image, masks.bce_weight, masks.dice_weight)
         self.training_client.set_loss_fn(loss)
-        self.validated: list[dict[str, float]] = []
+        self.validated: list[ValidatedBatch] = []
         infer = self.training_client.infer_batch
 
         def infer_batch(data: TensorDict) -> TensorDict:  # `fit` keeps the loss of a validation batch and nothing else
             output = infer(data)
-            self.validated.append(whole_batch(tensordict_utils.get(output, "metrics")))
+            metrics = whole_batch(tensordict_utils.get(output, "metrics"))
+            self.validated.append(ValidatedBatch(metrics, data["all_mask_rows"], data["all_masks"]))
             return output
 
         self.training_client.infer_batch = infer_batch
@@ -182,9 +183,9 @@ class SegmentTrainer(ColdStartTrainer):
         return {**others, **{f"train/{name}": value for name, value in whole_batch(metrics).items()}}
 
     def of_validation(self) -> dict[str, float]:
-        """Return the means over the batches of the validation that has just ended."""
+        """Return the means over the validation that has just ended."""
         batches, self.validated = self.validated, []
-        return {f"val/{name}": sum(batch[name] for batch in batches) / len(batches) for name in METRICS}
+        return {f"val/{name}": value for name, value in whole_validation(batches).items()}
 
 
 def _silent_progress(batches: Any, **_: Any) -> Any:
