@@ -50,13 +50,13 @@ def write_comparison(before: Path, after: Path, samples: int = SAMPLES, picture_
     """Write `compare.html` into the second of two evaluations or training runs; return the page.
 
     Raises:
-        ValueError: when one cannot be read, or the two have no item in common.
+        ValueError: when one cannot be read, or the two have nothing in common.
     """
     from vgr_rl.viewer.page import write_page
     from vgr_rl.viewer.reports import compared_report
     from vgr_rl.viewer.runs import read_one
 
-    runs = read_one(before, samples), read_one(after, samples)
+    runs = read_one(before, samples // 2), read_one(after, samples // 2)
     write_page(after / "compare.html", compared_report(*runs, Album(picture_px), samples))
     return after / "compare.html"
 

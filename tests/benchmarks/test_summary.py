@@ -56,6 +56,13 @@ def test_the_difference_is_paired_by_id_whatever_the_order():
     assert change.stderr == pytest.approx(stdev(differences) / math.sqrt(3))
 
 
+def test_an_id_of_two_data_sources_is_two_items():
+    before = [{**_row("1", 0.0), "data_source": "a"}, {**_row("1", 5.0), "data_source": "b"}]
+    after = [{**_row("1", 7.0), "data_source": "b"}, {**_row("1", 1.0), "data_source": "a"}]
+    change = compare(before, after)["reward"]
+    assert (change.mean, change.n) == (1.5, 2)
+
+
 def test_pairing_sees_a_small_change_that_the_spread_between_items_hides():
     rng = random.Random(0)
     level = [rng.gauss(0, 10) for _ in range(200)]

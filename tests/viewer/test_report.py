@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from vgr_rl.benchmarks.summary import MEASURES, compare
-from vgr_rl.report import main, write_report
+from vgr_rl.report import main, write_comparison, write_report
 from vgr_rl.tiny.world import generate
-from vgr_rl.viewer.comparison import comparison, start_and_end
-from vgr_rl.viewer.runs import read_demo, read_evaluation, read_training
+from vgr_rl.viewer.comparison import comparison
+from vgr_rl.viewer.runs import read_demo, read_training
 
 _VOID = {"meta", "link", "img", "br", "input", "hr"}
 _EVIL = "</p></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg/onload=alert(1)>{{ 7*7 }}&amp;"
@@ -136,20 +136,6 @@ def test_the_table_shows_the_numbers_of_the_summary(demo: Path):
             assert f"{row.label} {' '.join(f'{cell.mean} ± {cell.error}' for cell in cells)}" in shown
 
 
-def test_only_a_difference_beyond_its_error_is_marked(tmp_path: Path, runs: ModuleType):
-    scenes = list(generate("heldout", 30, 0))
-    runs.write_evaluation(tmp_path / "a", scenes, slip_px=9, right=0.7, seed=0)
-    runs.write_evaluation(tmp_path / "b", scenes, slip_px=2, right=0.7, seed=0)
-    first, second = read_evaluation(tmp_path / "a"), read_evaluation(tmp_path / "b")
-
-    def trend(table: Any, label: str) -> str:
-        return next(row.trend for row in table.rows if row.label == label)
-
-    assert trend(comparison(first, second)[0], "Dual IoU") == "better"
-    assert trend(comparison(second, first)[0], "Dual IoU") == "worse"
-    assert {row.trend for row in comparison(first, first)[0].rows} == {"unclear"}
-
-
 def test_text_of_models_and_data_cannot_become_markup(tmp_path: Path, runs: ModuleType):
     runs.write_demo(tmp_path, items=4)
     for name in ("cold_start", "grpo"):
@@ -211,23 +197,6 @@ def test_reports_of_single_runs(tmp_path: Path, runs: ModuleType):
     assert Page((tmp_path / "sft" / "report.html").read_text()).count("figure") == 4
 
 
-def test_a_run_has_a_table_of_its_start_and_end(tmp_path: Path):
-    metrics = {
-        "reward/score/mean": [(step, float(step)) for step in range(30)],
-        "reward/x_y/mean": [(0, 1.0), (1, 0.5)],
-    }
-    table = start_and_end(metrics)
-    assert table is not None and table.n == 1
-    assert [(row.label, row.before.mean, row.after.mean, row.difference.mean) for row in table.rows] == [
-        ("Reward", "0.000", "29.0", "+29.0"),
-        ("X y", "1.000", "0.500", "−0.500"),
-    ]
-    del metrics["reward/x_y/mean"]
-    table = start_and_end(metrics)
-    assert table is not None and (table.n, table.rows[0].before.mean, table.rows[0].after.mean) == (10, "4.500", "24.5")
-    assert start_and_end({"reward/score/mean": [(1, 2.0)], "train/loss": [(1, 1.0), (2, 1.0)]}) is None
-
-
 def test_a_line_without_what_it_needs_is_named(tmp_path: Path, runs: ModuleType):
     runs.write_grpo(tmp_path, steps=3)
     with (tmp_path / "samples.jsonl").open("a") as file:
@@ -242,6 +211,18 @@ def test_metrics_of_a_resumed_and_still_running_run(tmp_path: Path):
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "da'
     (tmp_path / "metrics.jsonl").write_text(text)
     assert read_training(tmp_path).metrics == {"train/loss": [(1, 3.0), (2, 1.5)]}
+
+
+def test_a_line_that_a_kill_cut_within_a_character_ends_the_file(tmp_path: Path, runs: ModuleType):
+    runs.write_grpo(tmp_path, steps=3)
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write('{"response": "é'.encode()[:-1])
+    (everything,) = sets_of(write_report(tmp_path))
+    assert len(everything["groups"]) == 6
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(ValueError, match=r"samples.jsonl line 25 is not JSON"):
+        write_report(tmp_path)
 
 
 def test_two_evaluations_and_two_runs_are_compared(tmp_path: Path, runs: ModuleType):
@@ -261,12 +242,30 @@ def test_two_evaluations_and_two_runs_are_compared(tmp_path: Path, runs: ModuleT
     assert main(["--compare", str(tmp_path / "start"), str(tmp_path / "end" / "heldout")]) == 2
 
 
-def test_runs_without_a_common_item_are_not_compared(
+def test_runs_with_nothing_in_common_are_not_compared(
     tmp_path: Path, runs: ModuleType, caplog: pytest.LogCaptureFixture
 ):
     runs.write_grpo(tmp_path / "a", steps=6)
     runs.write_grpo(tmp_path / "b", steps=6)
     rows = (tmp_path / "b" / "samples.jsonl").read_text()
-    (tmp_path / "b" / "samples.jsonl").write_text(rows.replace("tiny-train", "other"))
+    (tmp_path / "b" / "samples.jsonl").write_text(rows.replace("tiny_world", "other"))
+    (tmp_path / "b" / "metrics.jsonl").write_text('{"step": 1, "data": {"of_another_program": 1.0}}\n')
     assert main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
-    assert "no item in common" in caplog.text
+    assert "no item and no metric in common" in caplog.text
+
+
+def test_two_cold_starts_have_curves_to_compare(tmp_path: Path, runs: ModuleType):
+    for name in ("a", "b"):
+        runs.write_sft(tmp_path / name, steps=60)
+    assert main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    page = tmp_path / "b" / "compare.html"
+    assert Page(page.read_text()).count("figure") == 4 and sets_of(page) == []
+
+
+def test_thinned_runs_say_so_and_hold_no_more_than_asked_for(tmp_path: Path, runs: ModuleType):
+    for name in ("a", "b"):
+        runs.write_grpo(tmp_path / name, steps=6)
+    page = write_comparison(tmp_path / "a", tmp_path / "b", samples=24)
+    (pairs,) = sets_of(page)
+    assert sum(len(group["rollouts"]) for group in pairs["groups"]) == 24
+    assert pairs["note"].endswith(" Of a, every 2nd prompt was read. Of b, every 2nd prompt was read.")

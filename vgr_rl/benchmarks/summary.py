@@ -1,6 +1,7 @@
 """Means, their standard errors, and the paired comparison of two evaluations of the same items."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -21,6 +22,10 @@ LABELS = {
 MEASURES = tuple(LABELS)
 """What a summary holds, in the order of the table."""
 
+Item = tuple[str, Any]
+"""Data source and id."""
+
+_PART = re.compile(r"reward/(.+)/mean")
 _OWN_KEYS = {"reward": "score", "length": "length"}
 
 
@@ -37,6 +42,32 @@ class Estimate:
     mean: float
     stderr: float
     n: int
+
+
+def item(row: Mapping[str, Any]) -> Item:
+    """Return what tells the item of a row from all others: an id is unique only within its data source."""
+    return str(row.get("data_source", "")), row["id"]
+
+
+def part_label(part: str) -> str:
+    """Return what tables and figures call a part of the reward.
+
+    Example:
+        >>> part_label("dual_iou"), part_label("mask_iou"), part_label("x_y")
+        ('Dual IoU', 'Mask IoU', 'X y')
+    """
+    return LABELS.get(part, part.replace("_", " ").capitalize().replace("iou", "IoU"))
+
+
+def part_of(metric: str) -> str | None:
+    """Return the part of the reward that a metric is the mean of, None for other metrics.
+
+    Example:
+        >>> part_of("reward/dual_iou/mean"), part_of("reward/dual_iou/std")
+        ('dual_iou', None)
+    """
+    found = _PART.fullmatch(metric)
+    return None if found is None else found[1]
 
 
 def measure(row: Mapping[str, Any], name: str) -> float | None:
@@ -73,23 +104,23 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Return for each measure the mean of `after - before` over the items that both have, paired by id.
+    """Return for each measure the mean of `after - before` over the items that both have, paired by `item`.
 
     Pairing removes the differences between items from the error: it is what two evaluations of one held-out set should
     be compared by. Items whose value is missing on either side are left out of that measure.
 
     Raises:
-        ValueError: when the two have no id in common, or an id occurs twice in one of them.
+        ValueError: when the two have no item in common, or an item occurs twice in one of them.
     """
-    first, second = _by_id(before, "before"), _by_id(after, "after")
-    common = [row_id for row_id in first if row_id in second]
+    first, second = _by_item(before, "before"), _by_item(after, "after")
+    common = [key for key in first if key in second]
     if not common:
         raise ValueError(
             f"the two evaluations share no id ({len(first)} and {len(second)} rows); evaluate both with the same data="
         )
     result: dict[str, Estimate] = {}
     for name in MEASURES:
-        pairs = [(measure(first[row_id], name), measure(second[row_id], name)) for row_id in common]
+        pairs = [(measure(first[key], name), measure(second[key], name)) for key in common]
         result[name] = estimate([new - old for old, new in pairs if old is not None and new is not None])
     return result
 
@@ -120,11 +151,11 @@ def ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def _by_id(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Mapping[str, Any]]:
-    by_id = {row["id"]: row for row in rows}
-    if len(by_id) != len(rows):
-        raise ValueError(f"the rows of `{side}` repeat an id ({len(rows)} rows, {len(by_id)} ids)")
-    return by_id
+def _by_item(rows: Sequence[Mapping[str, Any]], side: str) -> dict[Item, Mapping[str, Any]]:
+    by_item = {item(row): row for row in rows}
+    if len(by_item) != len(rows):
+        raise ValueError(f"the rows of `{side}` repeat an id ({len(rows)} rows, {len(by_item)} ids)")
+    return by_item
 
 
 def _finite(value: float) -> float | None:

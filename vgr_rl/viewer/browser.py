@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgr_rl.benchmarks.summary import ordinal
+from vgr_rl.benchmarks.summary import Item, item, ordinal
 from vgr_rl.viewer.pictures import Album
 from vgr_rl.viewer.runs import SAMPLES, EvaluationRun, Group, TrainingRun
 from vgr_rl.viewer.traces import Json, reward_weights, trace_group
@@ -45,8 +45,8 @@ def rollouts(run: TrainingRun, album: Album) -> list[SampleSet]:
     if not run.groups:
         return []
     groups = [rollout_group(group, run.config, album) for group in run.groups]
-    shown = f"every {ordinal(run.every)} prompt" if run.every > 1 else "every prompt"
-    return [SampleSet("Rollouts", f"What the model wrote while it trained: {shown}, with all its rollouts.", groups)]
+    note = f"What the model wrote while it trained: {_prompts(run)}, with all its rollouts."
+    return [SampleSet("Rollouts", note, groups)]
 
 
 def rollout_group(rows: Group, config: Mapping[str, Any], album: Album) -> Json:
@@ -68,8 +68,7 @@ def pairs(
     modes = [mode for mode in before.rows if mode in after.rows]
     sets = []
     for mode in modes:
-        old = {row["id"]: [row] for row in before.rows[mode]}
-        new = {row["id"]: [row] for row in after.rows[mode]}
+        old, new = ({item(row): [row] for row in run.rows[mode]} for run in (before, after))
         note = f"The same items, {mode} decoding: {sides[0]} and {sides[1]} side by side."
         sets.append(_paired(mode.capitalize(), note, old, new, sides, album, ({}, {}), samples // (2 * len(modes))))
     return [found for found in sets if found.groups]
@@ -78,36 +77,46 @@ def pairs(
 def same_prompts(before: TrainingRun, after: TrainingRun, sides: tuple[str, str], album: Album) -> list[SampleSet]:
     """Return the prompts that two training runs share; of a prompt that a run has met more than once, the last time."""
     sets = []
+    thinned = "".join(
+        f" Of {side}, {_prompts(run)} was read."
+        for run, side in zip((before, after), sides, strict=True)
+        if run.every > 1
+    )
     for split in dict.fromkeys(group[0].get("split", "") for group in after.groups):
-        old, new = (_last_by_id(run.groups, split) for run in (before, after))
-        note = f"The prompts of split {split!r} that both runs met: {sides[0]} and {sides[1]} side by side."
+        old, new = (_last_met(run.groups, split) for run in (before, after))
+        note = f"The prompts of split {split!r} that both runs met: {sides[0]} and {sides[1]} side by side.{thinned}"
         sets.append(
             _paired(str(split).capitalize(), note, old, new, sides, album, (before.config, after.config), len(new))
         )
     return [found for found in sets if found.groups]
 
 
-def _last_by_id(groups: Iterable[Group], split: str) -> dict[Any, Group]:
-    return {group[0]["id"]: group for group in groups if group[0].get("split", "") == split}
+def _prompts(run: TrainingRun) -> str:
+    return f"every {ordinal(run.every)} prompt" if run.every > 1 else "every prompt"
+
+
+def _last_met(groups: Iterable[Group], split: str) -> dict[Item, Group]:
+    return {item(group[0]): group for group in groups if group[0].get("split", "") == split}
 
 
 def _paired(
     title: str,
     note: str,
-    before: Mapping[Any, Group],
-    after: Mapping[Any, Group],
+    before: Mapping[Item, Group],
+    after: Mapping[Item, Group],
     sides: tuple[str, str],
     album: Album,
     configs: tuple[Mapping[str, Any], Mapping[str, Any]],
     limit: int,
 ) -> SampleSet:
     """Return up to `limit` of the items that both have, drawn by lot with a fixed seed."""
-    shared = [row_id for row_id in before if row_id in after]
+    shared = [key for key in before if key in after]
     groups = []
-    for row_id in random.Random(0).sample(shared, min(len(shared), max(1, limit))):
-        rows = [*before[row_id], *after[row_id]]
-        of_side = [0] * len(before[row_id]) + [1] * len(after[row_id])
-        weights = [reward_weights(config, str(rows[0].get("data_source", ""))) for config in configs]
-        groups.append(trace_group(str(row_id), rows, album, [weights[side] for side in of_side], of_side))
+    for key in random.Random(0).sample(shared, min(len(shared), max(1, limit))):
+        rows = [*before[key], *after[key]]
+        of_side = [0] * len(before[key]) + [1] * len(after[key])
+        source, row_id = key
+        weights = [reward_weights(config, source) for config in configs]
+        groups.append(trace_group(f"{source}/{row_id}", rows, album, [weights[side] for side in of_side], of_side))
     drawn = f" {len(groups)} of {len(shared)}, drawn by lot." if len(groups) < len(shared) else ""
     return SampleSet(title, note + drawn, groups, sides)

@@ -2,11 +2,10 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vgr_rl.benchmarks.summary import LABELS
+from vgr_rl.benchmarks.summary import part_label, part_of
 from vgr_rl.viewer.runs import Series
 
 WIDTH, HEIGHT = 320, 150
@@ -48,9 +47,6 @@ class ChartSpec:
     lines: tuple[tuple[str, tuple[str, ...]], ...]
     unit_range: bool = False
     """Whether values are shares: the axis then always covers 0 to 1."""
-
-
-_PART = re.compile(r"reward/(.+)/mean")
 
 
 def _one(title: str, note: str, *metrics: str, unit_range: bool = False) -> ChartSpec:
@@ -111,13 +107,8 @@ def charts(specs: tuple[ChartSpec, ...], metrics: Mapping[str, Series]) -> list[
 def run_specs(metrics: Iterable[str]) -> tuple[ChartSpec, ...]:
     """Return what to draw of a run: the known charts, and one for each further part of its reward."""
     drawn = {name for spec in (*REWARD_CHARTS, *TRAINING_CHARTS) for _, names in spec.lines for name in names}
-    parts = sorted({found[1] for name in metrics if name not in drawn and (found := _PART.fullmatch(name))})
-    others = tuple(
-        _one(
-            LABELS.get(part, part.replace("_", " ").capitalize().replace("iou", "IoU")), "Mean.", f"reward/{part}/mean"
-        )
-        for part in parts
-    )
+    parts = sorted({part for name in metrics if name not in drawn and (part := part_of(name))})
+    others = tuple(_one(part_label(part), "Mean.", f"reward/{part}/mean") for part in parts)
     return REWARD_CHARTS + others + TRAINING_CHARTS + SFT_CHARTS
 
 

@@ -1,19 +1,17 @@
 """Tables: two evaluations of the same items, and the start and end of one run."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from vgr_rl.benchmarks.summary import LABELS, MEASURES, Estimate, compare, number, signed
+from vgr_rl.benchmarks.summary import LABELS, MEASURES, Estimate, compare, item, number, part_label, part_of, signed
 from vgr_rl.diagnosis.limits import WINDOW
 from vgr_rl.viewer.runs import EvaluationRun, Series
 
 _NEUTRAL = ("boxes", "length")  # more is neither better nor worse
 _CLEAR = 1.96  # standard errors
-_REWARD = re.compile(r"reward/(.+)/mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +60,21 @@ def comparison(before: EvaluationRun, after: EvaluationRun) -> list[Table]:
 def start_and_end(metrics: Mapping[str, Series]) -> Table | None:
     """Return the mean reward and parts of a run over its first and its last steps, which do not overlap.
 
-    Windows have ten steps, or half of them where there are fewer. None without two steps of a reward.
+    Windows have ten steps of the reward, or half of them where there are fewer; parts that were logged too seldom for
+    two windows are left out. None without two steps of a reward.
     """
-    found = {match[1]: points for name, points in metrics.items() if (match := _REWARD.fullmatch(name))}
-    parts = sorted(
-        (name for name, points in found.items() if len(points) > 1), key=lambda name: (name != "score", name)
-    )
-    if not parts:
+    found = {part: points for name, points in metrics.items() if (part := part_of(name))}
+    window = min(WINDOW, len(found.get("score", ())) // 2)
+    if not window:
         return None
-    window = min(WINDOW, min(len(found[name]) for name in parts) // 2)
     rows = []
-    for name in parts:
-        values = [value for _, value in found[name]]
+    for part in sorted(found, key=lambda part: (part != "score", part)):
+        values = [value for _, value in found[part]]
+        if len(values) < 2 * window:
+            continue
         start, end = fmean(values[:window]), fmean(values[-window:])
-        label = "Reward" if name == "score" else LABELS.get(name, name.replace("_", " ").capitalize())
         cells = (Cell(number(start), ""), Cell(number(end), ""), Cell(signed(end - start), ""))
-        rows.append(TableRow(label, *cells, trend=""))
+        rows.append(TableRow("Reward" if part == "score" else part_label(part), *cells, trend=""))
     return Table("start and end", window, tuple(rows))
 
 
@@ -107,7 +104,7 @@ def _table(mode: str, before: EvaluationRun, after: EvaluationRun) -> Table:
         if old.get(name) is not None and new.get(name) is not None
         for change in (differences[name],)
     )
-    shared = {row["id"] for row in before.rows[mode]} & {row["id"] for row in after.rows[mode]}
+    shared = set(map(item, before.rows[mode])) & set(map(item, after.rows[mode]))
     return Table(mode, len(shared), rows)
 
 

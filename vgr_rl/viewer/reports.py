@@ -95,7 +95,7 @@ def compared_report(
     """Describe two evaluations, or two training runs, by what they have in common.
 
     Raises:
-        ValueError: when they are not of one kind, or have no item in common.
+        ValueError: when they are not of one kind, or have nothing in common.
     """
     sides = _distinct_names(before.path.resolve(), after.path.resolve())
     tables: list[Table] = []
@@ -104,15 +104,16 @@ def compared_report(
         tables = comparison(before, after)
         sets = pairs(before, after, sides, album, samples)
     elif isinstance(before, TrainingRun) and isinstance(after, TrainingRun):
-        curves = (Curves("Step by step", tuple(compared_charts(before.metrics, after.metrics, sides))),)
+        drawn = tuple(compared_charts(before.metrics, after.metrics, sides))
+        curves = (Curves("Step by step", drawn),) if drawn else ()
         sets = same_prompts(before, after, sides, album)
     else:
         raise ValueError(f"{before.path} and {after.path}: one is an evaluation and the other a training run")
-    if not sets:
-        raise ValueError(f"{before.path} and {after.path} have no item in common; compare what saw the same data")
+    if not sets and not curves:
+        raise ValueError(f"{before.path} and {after.path} have no item and no metric in common")
     return Report(
         title=f"{sides[0]} against {sides[1]}",
-        lead="The same items before and after.",
+        lead="The same items before and after." if sets else "Both runs on the same axes; they share no prompt.",
         facts=(("Before", str(before.path)), ("After", str(after.path))),
         browser=Browser(album, sets),
         sides=sides,

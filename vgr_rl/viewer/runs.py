@@ -217,12 +217,12 @@ def spaced(groups: Iterable[Group], limit: int) -> tuple[list[Group], int]:
 
 
 def _read_lines(path: Path, needed: frozenset[str]) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):
+            except ValueError as error:  # no JSON, or no UTF-8
+                if not line.endswith(b"\n"):
                     return  # still being written, or cut off by a kill
                 raise ValueError(f"{path} line {number} is not JSON: {error}") from error
             if not isinstance(row, dict) or not needed <= row.keys():

@@ -4,6 +4,7 @@ const makeBrowser = (sets) => {
   const fields = filters.elements;
   let set = null, entries = [], at = -1, group = null;
   let chosen = {}; // by side: which rollout of the group is looked at
+  let passed = new Set(); // which of its rollouts passed the filters when it was drawn
 
   const list = makeList(box, (index) => open(index));
 
@@ -60,16 +61,25 @@ const makeBrowser = (sets) => {
   };
 
   const open = (index) => {
-    const entry = entries[index], same = entry.group === group;
+    const entry = entries[index], { hits } = entry;
+    const same = entry.group === group && hits.size === passed.size && [...hits].every((rollout) => passed.has(rollout));
     at = index;
     list.choose(index);
     if (entry.group.key !== group?.key) chosen = {};
     group = entry.group;
-    for (const side of sidesOf(group)) chosen[side] ??= group.rollouts.findIndex((rollout) => (rollout.side ?? 0) === side && (entry.hits.has(rollout) || set.sides.length));
-    if (!same) show();
+    if (!same) {
+      for (const side of sidesOf(group)) {
+        const own = placesOf(side);
+        const hit = (index) => hits.has(group.rollouts[index]);
+        if (!hit(chosen[side])) chosen[side] = own.find(hit) ?? chosen[side] ?? own[0]; // a side without one is shown as well
+      }
+      show();
+    }
     byId("position").textContent = `${(index + 1).toLocaleString("en")} / ${entries.length.toLocaleString("en")}`;
   };
   const sidesOf = ({ rollouts }) => [...new Set(rollouts.map(({ side }) => side ?? 0))];
+  const placesOf = (side) =>
+    group.rollouts.map((_, index) => index).filter((index) => (group.rollouts[index].side ?? 0) === side);
   const titleOf = (rollout) => {
     const several = group.rollouts.filter(({ side }) => side === rollout.side).length > 1;
     const own = "ollout " + rollout.number;
@@ -78,7 +88,8 @@ const makeBrowser = (sets) => {
 
   const show = () => {
     const most = Math.max(...group.rollouts.map(({ advantage }) => Math.abs(advantage ?? 0)));
-    const hits = entries[at].hits;
+    const { hits } = entries[at];
+    passed = hits;
     const strip = group.rollouts.map((rollout, index) => card(group, rollout, {
       title: set.sides.length ? titleOf(rollout) : "#" + rollout.number, most, dimmed: !hits.has(rollout),
       pressed: chosen[rollout.side ?? 0] === index, choose: () => look(index) }));
@@ -109,7 +120,7 @@ const makeBrowser = (sets) => {
   const turn = (by) => {
     if (!group) return;
     const side = Math.max(...sidesOf(group)); // of a comparison: the later model
-    const own = group.rollouts.map((_, index) => index).filter((index) => (group.rollouts[index].side ?? 0) === side);
+    const own = placesOf(side);
     look(own[(own.indexOf(chosen[side]) + by + own.length) % own.length]);
   };
   const truth = (shown = byId("truth").getAttribute("aria-pressed") !== "true") => {

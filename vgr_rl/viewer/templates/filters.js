@@ -21,21 +21,20 @@ const measureNames = (set) => {
   return [...new Set([...Object.keys(MEASURES), ...parts])];
 };
 
-const rightOn = (group, side) => mean(group.rollouts.filter((rollout) => rollout.side === side).map(({ right }) => +right));
+const rightOn = (group, side) => // null where nothing is graded
+  mean(group.rollouts.filter((rollout) => rollout.side === side && rollout.right !== null).map(({ right }) => +right));
+const change = (before, after) => (before === null || after === null ? null : after - before);
 const scoreOn = (group, side) => meanOf(group.rollouts.filter((rollout) => rollout.side === side), "reward");
 const meanOf = (rollouts, name) =>
   mean(rollouts.map((rollout) => measured(rollout, name)).filter((value) => value !== null));
-const gain = (group) => {
-  const [before, after] = [scoreOn(group, 0), scoreOn(group, 1)];
-  return before === null || after === null ? null : after - before;
-};
+const gain = (group) => change(scoreOn(group, 0), scoreOn(group, 1));
 
 const OUTCOMES = {
   right: (group, rollout) => rollout.right === true,
   wrong: (group, rollout) => rollout.right === false,
   "not graded": (group, rollout) => rollout.right === null,
-  "became right": (group) => rightOn(group, 1) > rightOn(group, 0),
-  "became wrong": (group) => rightOn(group, 1) < rightOn(group, 0),
+  "became right": (group) => change(rightOn(group, 0), rightOn(group, 1)) > 0,
+  "became wrong": (group) => change(rightOn(group, 0), rightOn(group, 1)) < 0,
 };
 
 const passes = (query, group, rollout) =>
