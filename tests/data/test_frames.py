@@ -11,9 +11,9 @@ from PIL import Image
 
 from rewards.dual_iou import DualIoU
 from vgr_rl import prepare
+from vgr_rl.data.images import decode_image
 from vgr_rl.data.schema import read_samples, resolve_image
 from vgr_rl.grounding import ResizeRule, parse_trace
-from vgr_rl.training.dataset import decode_image
 from vgr_rl.viewer.pictures import picture
 
 FAMILIES = {

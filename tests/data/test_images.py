@@ -6,9 +6,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from vgr_rl.data.images import upright_size
+from vgr_rl.data.images import decode_image, upright_size
 from vgr_rl.data.schema import image_bytes
-from vgr_rl.training.dataset import decode_image
 
 
 def png_header(width, height, depth=8, kind=2):

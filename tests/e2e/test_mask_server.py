@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vgr_rl.errors import ConfigError
 from vgr_rl.segment.server import MaskClient, MaskReply, MaskRequest, server_name, start_servers
 from vgr_rl.tiny.segmenter import build_sam2
 
@@ -37,8 +38,16 @@ def test_actors_answer_by_name_and_a_dead_one_is_a_reason(tmp_path: Path) -> Non
             "no reply within segmenter.timeout_s=0.0001"
         )
         for server in started:
+            ray.kill(server, no_restart=False)
+        reply = asyncio.run(client.masks(request))
+        assert reply == replies[0] or "Actor" in str(reply.reason)
+        ray.get([server.counts.options(max_task_retries=-1).remote() for server in started])
+        assert asyncio.run(client.masks(request)) == replies[0], "a server that died was started again"
+        for server in started:
             ray.kill(server)
         reply = asyncio.run(client.masks(request))
         assert reply.masks is None and "Actor" in str(reply.reason)
+        with pytest.raises(ConfigError, match=f"segmenter.model={tmp_path}: a server of 1 did not start: .*OSError"):
+            start_servers(str(tmp_path), servers=1, gpus=0, queue=8, batch=4, images=8)
     finally:
         ray.shutdown()

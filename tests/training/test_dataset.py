@@ -4,11 +4,12 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from vgr_rl.data.images import decode_image
 from vgr_rl.data.schema import Row, image_bytes, image_path, write_samples
 from vgr_rl.data.tiny_world import to_sample
 from vgr_rl.errors import ConfigError
 from vgr_rl.tiny.world import generate, render_png
-from vgr_rl.training.dataset import EvidenceDataset, decode_image
+from vgr_rl.training.dataset import EvidenceDataset
 
 
 @pytest.fixture

@@ -304,8 +304,14 @@ def test_masks_of_boxes_need_a_segmenter(tiny: Path) -> None:
     config.segmenter.model = "sam2"
     make_plan(config)
     assert launch.gpus_needed(config) == 1
-    config.segmenter.update(servers=3, gpus=0.5)
-    assert launch.gpus_needed(config) == 3
+    shares = {(3, 0.5): 2, (3, 0.6): 3, (4, 0.25): 1, (5, 1 / 3): 2, (2, 1): 2}
+    for (servers, gpus), needed in shares.items():
+        config.segmenter.update(servers=servers, gpus=gpus)
+        assert launch.gpus_needed(config) == 1 + needed
+    config.segmenter.update(servers=0, gpus=2, model=str(tiny / "absent"))
+    found = problems(config)
+    assert "segmenter.servers=0" in found and "segmenter.gpus=2" in found
+    assert f"segmenter.model={tiny}/absent but there is no config.json in that folder" in found
 
 
 def test_the_plan_refuses_a_judge_that_does_not_fit(tiny: Path) -> None:

@@ -25,6 +25,7 @@ from vgr_rl.data.schema import sample_to_json
 from vgr_rl.grounding import Sample, Size, Target, box_rle, rle_iou
 from vgr_rl.segment.server import MaskRequest, MaskServer
 from vgr_rl.tiny.segmenter import build_sam2
+from vgr_rl.training.evidence_metrics import step_metrics
 from vgr_rl.training.reward_manager import DETAIL, EvidenceRewardManager
 
 MODEL = asset_path("base_qwen2_5_vl")
@@ -110,6 +111,9 @@ def test_a_segmenter_makes_masks_of_boxes_and_its_failure_is_no_reward(tmp_path:
     assert math.isnan(bad["reward_score"])
     row = json.loads(bad["reward_extra_info"][DETAIL])
     assert "UnidentifiedImageError" in row["segmenter"]
+    assert step_metrics([{**row, "group": "a", "truncated": False}])["reward/failure_rate"] == 1.0, (
+        "what guards stop a run for"
+    )
     assert row["reasons"] == {"dual_mask_iou": "the response has 1 boxes but no masks were made of them"}
 
 

@@ -152,15 +152,10 @@ def decode_image(image: Mapping[str, Any], folder: Path) -> "Image":
     Raises:
         ValueError: when neither can be read as a picture.
     """
-    import io
+    from vgr_rl.data import images
 
-    from PIL import Image, ImageOps
-
-    content = image.get("bytes")
-    source = io.BytesIO(content) if content else folder / str(image.get("path"))
     try:
-        with Image.open(source) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+        return images.decode_image({"bytes": image.get("bytes"), "path": folder / str(image.get("path"))})
     except OSError as error:
         raise ValueError(f"image {image.get('path') or 'in the column images'} cannot be read: {error}") from error
 

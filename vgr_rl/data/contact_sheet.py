@@ -1,12 +1,12 @@
 """One picture of many rows with their boxes drawn, to check the boxes by looking."""
 
-import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
+from vgr_rl.data.images import decode_image
 from vgr_rl.data.schema import ImageRef
 from vgr_rl.grounding.frames import Box
 
@@ -51,8 +51,7 @@ def upright_picture(image: ImageRef | None) -> Image.Image | None:
     if image is None:
         return None
     try:
-        with Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
+        return decode_image(image)
     except (OSError, SyntaxError, ValueError):
         return None
 

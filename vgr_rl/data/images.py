@@ -1,13 +1,14 @@
-"""What an image file says about itself, read from its header without decoding the pixels."""
+"""What an image file says about itself, from its header alone, and the picture that is in it."""
 
 import io
 import os
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgr_rl.data.schema import Row, resolve_image
 from vgr_rl.grounding.frames import Size
@@ -60,6 +61,13 @@ def image_sizes(row: Row, folder: Path) -> list[Size]:
     """
     further = (upright_size(resolve_image(image, folder)) for image in row.images[1:])
     return [row.sample.image_size, *further] if row.images else []
+
+
+def decode_image(image: Mapping[str, Any]) -> Image.Image:
+    """Decode `{"bytes": …}` or `{"path": …}` to RGB, upright (EXIF orientation applied), at its stored size."""
+    source = image["path"] if image.get("bytes") is None else io.BytesIO(image["bytes"])
+    with Image.open(source) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def _exif(header: Image.Image) -> Image.Exif:

@@ -13,6 +13,7 @@ from vgr_rl.segment.predict import sam2_pixels, to_rles
 
 Prompt: TypeAlias = tuple[float, ...]
 """A box (x1, y1, x2, y2) or a point (x, y), in pixels of the upright image."""
+_TOGETHER = 16  # masks that are held at the image's size; one of 12 megapixels takes 48 MB
 
 
 class PromptedSam2:
@@ -47,15 +48,16 @@ class PromptedSam2:
         found: dict[int, Rle] = {}
         for length in (4, 2):
             places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
-            if places:
-                logits = self._logits(embedding, size, [prompts[place] for place in places])
-                found |= dict(zip(places, to_rles(logits, size), strict=True))
+            for start in range(0, len(places), _TOGETHER):
+                asked = places[start : start + _TOGETHER]
+                logits = self._logits(embedding, size, [prompts[place] for place in asked])
+                found |= dict(zip(asked, to_rles(logits, size), strict=True))
         return [found[place] for place in range(len(prompts))]
 
     def _logits(self, embedding: list[Tensor], size: Size, prompts: Sequence[Prompt]) -> Tensor:
         scale = torch.tensor([self._side / size.width, self._side / size.height])
         corners = torch.tensor(prompts, dtype=torch.float32).view(len(prompts), -1, 2) * scale
-        corners = corners.to(self._model.device, self._model.dtype)[None]
+        corners = corners.to(self._model.device)[None]  # in bfloat16 they would move by up to 2 pixels of 1024
         if corners.shape[2] == 2:
             asked = {"input_boxes": corners.flatten(2)}
         else:

@@ -1,25 +1,26 @@
 """SAM2 servers: Ray actors that turn the boxes and points of responses into masks, in batches.
 
 An image is embedded once a step, whoever asks about it. The queue is bounded: what does not fit is refused at once, and
-a refusal, a broken picture or a dead server is a reply with a reason, never an exception and never an empty mask.
+a refusal, a broken picture, a late or a dead server is a reply with a reason, never an exception and never an empty
+mask. A server that dies is started again.
 """
 
 import asyncio
 import hashlib
-import io
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageOps
-
+from vgr_rl.data.images import decode_image
+from vgr_rl.errors import ConfigError
 from vgr_rl.grounding import Rle, Size
 
 ImageRef = Mapping[str, Any]
 _CALLS = 10_000  # that an actor takes up at a time, so that its queue, and not Ray's, is the one that fills
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_START_S = 900  # that servers may take to load SAM2, which may have to be downloaded
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class MaskRequest:
     @property
     def image_key(self) -> bytes:
         """Equal for requests about the same bytes or path."""
-        data = self.image.get("bytes") or str(self.image["path"]).encode()
+        data = self.image.get("bytes") or str(self.image.get("path")).encode()
         return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -70,10 +71,10 @@ class MaskServer:
         self._known: OrderedDict[bytes, tuple[Any, Size]] = OrderedDict()
         self._step = -1
         self._worker: asyncio.Task[None] | None = None
-        self._counts = dict.fromkeys(("requests", "refused", "batches", "embedded"), 0)
+        self._counts = dict.fromkeys(("requests", "refused", "expired", "batches", "embedded"), 0)
 
-    async def masks(self, request: MaskRequest) -> MaskReply:
-        """Answer a request when its turn comes; at once when it is refused."""
+    async def masks(self, request: MaskRequest, timeout_s: float | None = None) -> MaskReply:
+        """Answer a request when its turn comes, at once when it is refused; what waits longer than that is dropped."""
         self._counts["requests"] += 1
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -83,10 +84,14 @@ class MaskServer:
         except asyncio.QueueFull:
             self._counts["refused"] += 1
             return MaskReply(None, f"{self._waiting.maxsize} requests wait already; raise segmenter.queue or .servers")
-        return await reply
+        try:
+            return await asyncio.wait_for(reply, timeout_s)
+        except TimeoutError:
+            assert timeout_s is not None
+            return _late(timeout_s)
 
     async def counts(self) -> dict[str, int]:
-        """Return how many requests came, were refused, and were batched, and how many images were embedded."""
+        """Return how many requests came, were refused and were dropped, and how many batches and images were done."""
         return dict(self._counts)
 
     async def _work(self) -> None:
@@ -94,12 +99,12 @@ class MaskServer:
             taken = [await self._waiting.get()]
             while len(taken) < self._batch and not self._waiting.empty():
                 taken.append(self._waiting.get_nowait())
-            requests = [request for request, _ in taken]
-            try:
-                replies = await asyncio.to_thread(self._answer, requests)
-            except RuntimeError as error:  # the device: out of memory, and the like
-                replies = [MaskReply(None, f"{type(error).__name__}: {error}")] * len(taken)
-            for (_, waiting), reply in zip(taken, replies, strict=True):
+            awaited = [(request, waiting) for request, waiting in taken if not waiting.done()]
+            self._counts["expired"] += len(taken) - len(awaited)
+            if not awaited:
+                continue
+            replies = await asyncio.to_thread(self._answer, [request for request, _ in awaited])
+            for (_, waiting), reply in zip(awaited, replies, strict=True):
                 if not waiting.done():
                     waiting.set_result(reply)
 
@@ -108,36 +113,39 @@ class MaskServer:
         if (step := max(request.step for request in requests)) > self._step:
             self._known.clear()
             self._step = step
-        broken = self._embed_new({request.image_key: request.image for request in requests})
-        replies = []
-        for request in requests:
-            if (reason := broken.get(request.image_key)) is not None:
-                replies.append(MaskReply(None, reason))
-                continue
-            embedding, size = self._known[request.image_key]
-            replies.append(MaskReply(tuple(self._sam2.masks(embedding, size, request.prompts))))
+        keys = [request.image_key for request in requests]
+        failed = self._embed_new({key: request.image for key, request in zip(keys, requests, strict=True)})
+        replies = [failed.get(key) or self._masks(key, request) for key, request in zip(keys, requests, strict=True)]
         while len(self._known) > self._images:
             self._known.popitem(last=False)
         return replies
 
-    def _embed_new(self, images: Mapping[bytes, ImageRef]) -> dict[bytes, str]:
-        """Embed the images that are not known, together; return what is wrong with those that are none."""
-        pictures, broken = {}, {}
+    def _masks(self, key: bytes, request: MaskRequest) -> MaskReply:
+        embedding, size = self._known[key]
+        try:
+            return MaskReply(tuple(self._sam2.masks(embedding, size, request.prompts)))
+        except Exception as error:  # whatever it is, others still want their masks
+            return _failed("masks", error)
+
+    def _embed_new(self, images: Mapping[bytes, ImageRef]) -> dict[bytes, MaskReply]:
+        """Embed the images that are not known, together; return why some were not."""
+        pictures, failed = {}, {}
         for key, image in images.items():
             if key in self._known:
                 self._known.move_to_end(key)
                 continue
             try:
-                pictures[key] = _decoded(image)
-            except _BROKEN as error:
-                broken[key] = f"image: {type(error).__name__}: {error}"
-        if pictures:
-            for (key, picture), embedding in zip(
-                pictures.items(), self._sam2.embed(list(pictures.values())), strict=True
-            ):
-                self._known[key] = embedding, Size(*picture.size)
-            self._counts["embedded"] += len(pictures)
-        return broken
+                pictures[key] = decode_image(image)
+            except Exception as error:  # what a broken file raises is Pillow's secret
+                failed[key] = _failed("image", error)
+        try:
+            embeddings = self._sam2.embed(list(pictures.values())) if pictures else []
+        except Exception as error:  # of the device, mostly
+            return failed | dict.fromkeys(pictures, _failed("embedding", error))
+        for (key, picture), embedding in zip(pictures.items(), embeddings, strict=True):
+            self._known[key] = embedding, Size(*picture.size)
+        self._counts["embedded"] += len(pictures)
+        return failed
 
 
 class MaskClient:
@@ -159,16 +167,17 @@ class MaskClient:
             return MaskReply(())
         server = self._servers[int.from_bytes(request.image_key[:8], "big") % len(self._servers)]
         try:
-            reply: MaskReply = await asyncio.wait_for(server.masks.remote(request), self._timeout_s)
+            reply: MaskReply = await asyncio.wait_for(server.masks.remote(request, self._timeout_s), self._timeout_s)
         except TimeoutError:
-            return MaskReply(None, f"no reply within segmenter.timeout_s={self._timeout_s:g}")
+            return _late(self._timeout_s)
         except ray.exceptions.RayError as error:
-            return MaskReply(None, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            reason, *_ = str(error).partition("\n")
+            return MaskReply(None, f"{type(error).__name__}: {reason}")
         return reply
 
 
 def start_servers(model: str, servers: int, gpus: float, queue: int, batch: int, images: int) -> list[Any]:
-    """Start named actors on the running Ray cluster; they end when the last handle is dropped.
+    """Start named actors on the running Ray cluster and wait for them; they end when the last handle is dropped.
 
     Args:
         model: SAM2, folder or hub id.
@@ -177,16 +186,24 @@ def start_servers(model: str, servers: int, gpus: float, queue: int, batch: int,
         queue: of each; see `MaskServer`.
         batch: see `MaskServer`.
         images: see `MaskServer`.
+
+    Raises:
+        ConfigError: one of them does not start.
     """
     import ray
 
     actor, device = ray.remote(MaskServer), "cuda" if gpus else "cpu"
-    return [
-        actor.options(name=server_name(index), num_gpus=gpus, num_cpus=1, max_concurrency=_CALLS).remote(
-            model, device, queue, batch, images
-        )
+    options = {"num_gpus": gpus, "num_cpus": 1, "max_concurrency": _CALLS, "max_restarts": -1}
+    handles = [
+        actor.options(name=server_name(index), **options).remote(model, device, queue, batch, images)
         for index in range(servers)
     ]
+    try:
+        ray.get([handle.counts.remote() for handle in handles], timeout=_START_S)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"segmenter.model={model}: a server of {servers} did not start: {reason}") from error
+    return handles
 
 
 def running_client(servers: int, timeout_s: float) -> MaskClient:
@@ -201,7 +218,10 @@ def server_name(index: int) -> str:
     return f"vgr_segmenter_{index}"
 
 
-def _decoded(image: ImageRef) -> Image.Image:
-    source = io.BytesIO(image["bytes"]) if image.get("bytes") else Path(image["path"])
-    with Image.open(source) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
+def _failed(stage: str, error: Exception) -> MaskReply:
+    logger.warning("%s failed", stage, exc_info=error)
+    return MaskReply(None, f"{stage}: {type(error).__name__}: {error}")
+
+
+def _late(timeout_s: float) -> MaskReply:
+    return MaskReply(None, f"no reply within segmenter.timeout_s={timeout_s:g}")

@@ -2,7 +2,6 @@
 
 import bisect
 import functools
-import io
 import itertools
 import json
 import os
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from PIL import Image, ImageOps
+from PIL import Image
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from vgr_rl.data.images import decode_image
 from vgr_rl.data.schema import IMAGE_TAG
 from vgr_rl.errors import ConfigError
 
@@ -112,13 +112,6 @@ def with_images(prompt: Sequence[Mapping[str, str]], images: Iterable[dict[str, 
             ]
         messages.append({"role": message["role"], "content": content})
     return messages
-
-
-def decode_image(image: dict[str, Any]) -> Image.Image:
-    """Decode `{"bytes": …}` or `{"path": …}` to RGB, upright (EXIF orientation applied), at its stored size."""
-    source = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
-    with Image.open(source) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def _key(extra_info: Mapping[str, Any]) -> tuple[str, str]:

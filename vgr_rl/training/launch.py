@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.model_spec import is_local
 from vgr_rl.training.preflight import MICRO_BATCHES
 from vgr_rl.training.run_log import RunLog
+from vgr_rl.training.segmenter_preflight import segmenter_gpus
 from vgr_rl.training.shared_memory import SegmentGuard
 
 logger = logging.getLogger(__name__)
@@ -222,17 +222,16 @@ def gpus_needed(config: DictConfig) -> int:
     """Return how many GPUs policy, judge and segmenter take, or worker slots on a CPU."""
     judge = config.reward.reward_model
     pool = judge.nnodes * judge.n_gpus_per_node if judge.enable_resource_pool else 0
-    segmenter = config.segmenter
-    masks = math.ceil(segmenter.servers * segmenter.gpus) if segmenter.model is not None else 0
-    return int(config.trainer.nnodes * config.trainer.n_gpus_per_node + pool + masks)
+    return int(config.trainer.nnodes * config.trainer.n_gpus_per_node + pool + segmenter_gpus(config))
 
 
 def _check_cluster(config: DictConfig, resources: Mapping[str, float]) -> None:
     needed = gpus_needed(config)
     if resources.get("GPU", 0) < needed:
         raise ConfigError(
-            f"hardware={config.hardware.name} needs {needed} GPUs (trainer.nnodes x trainer.n_gpus_per_node + judge) "
-            f"but the Ray cluster has {resources.get('GPU', 0):g}; start more nodes or choose another hardware"
+            f"hardware={config.hardware.name} needs {needed} GPUs (policy: trainer.nnodes x "
+            "trainer.n_gpus_per_node; judge; segmenter: segmenter.servers of segmenter.gpus) but the Ray cluster has "
+            f"{resources.get('GPU', 0):g}; start more nodes or choose another hardware"
         )
 
 

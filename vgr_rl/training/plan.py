@@ -16,6 +16,7 @@ from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.segmenter_preflight import check_segmenter
 from vgr_rl.training.validation import Validation, check_best_metric, check_validation, load_validations
 
 
@@ -59,7 +60,7 @@ def make_plan(config: DictConfig) -> Plan:
     train, problems_train = _check_data(config, "train_files", tokenizer, spec)
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
     problems += problems_train + problems_val + _check_rewards(config, train.sources | val.sources)
-    problems += check_judge(config)
+    problems += check_judge(config) + check_segmenter(config)
     checkpoint = None
     if not problems_train:
         problems += preflight.check_batch(config, train.samples)

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vgr_rl.data.images import decode_image
 from vgr_rl.data.schema import SftRow
 from vgr_rl.training.chat_encoding import ChatEncoder
-from vgr_rl.training.dataset import decode_image
 from vgr_rl.training.sft_rows import SftTable
 
 
