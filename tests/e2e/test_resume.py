@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.e2e.runs import CORRELATION, TRAIN_SAMPLES, expected_ids, ids_by_step, lines, metrics, train
-from tests.e2e.tiny_benchmarks import treebench, vstar
+from tests.e2e.tiny_benchmarks import treebench, vrt_bench, vstar
 from vgr_rl.benchmarks.suite import score
 from vgr_rl.monitoring.metric_names import meaning
 from vgr_rl.prepare import main as prepare
+from vgr_rl.tiny.segmenter import build_sam2
 from vgr_rl.training.best_checkpoint import read_best
 from vgr_rl.training.merge import merge_checkpoint
 
@@ -26,6 +27,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(["tiny", "--out", str(folder), *counts])
     treebench(folder / "TreeBench.tsv", 12)
     vstar(folder, 6)
+    vrt_bench(folder / "vrt_eval.tfrecord", 3)
+    build_sam2().save_pretrained(folder / "sam2")
     return folder
 
 
@@ -38,6 +41,7 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("actor_rollout_ref.actor.optim.lr=1e-3", "trainer.save_freq=3"),
         *("trainer.max_actor_ckpt_to_keep=1", "trainer.test_freq=1"),
         f"+validation.benchmarks.treebench={{data: {data}/TreeBench.tsv}}",
+        *(f"+validation.benchmarks.vrt_bench={{data: {data}}}", f"segmenter.model={data}/sam2"),
         *(f"+validation.benchmarks.vstar={{data: {data}, items: 4}}", f"validation.best_metric={BEST}"),
     )
     for steps in (3, 5):
@@ -64,6 +68,16 @@ def test_benchmarks_are_scored_as_by_the_command(interrupted: Path, data: Path) 
         assert [name for name in line["data"] if meaning(name) is None] == []
     asked = [{row["key"] for row in lines(file)} for file in (interrupted / "validation" / "vstar").glob("*.jsonl")]
     assert len(asked) == 5 and all(keys == asked[0] for keys in asked) and len(asked[0]) == 4
+
+
+def test_boxes_are_scored_by_the_masks_that_sam2_makes_of_them(interrupted: Path, data: Path) -> None:
+    for step, line in enumerate(lines(interrupted / "metrics.jsonl"), start=1):
+        answers = interrupted / "validation" / "vrt_bench" / f"step_{step}.jsonl"
+        result = score("vrt_bench", data / "vrt_eval.tfrecord", answers).result
+        for section in ("reasoning", "answer"):
+            assert line["data"][f"val/vrt_bench/{section}/miou"] == result[section]["miou"]
+        assert line["data"]["val/vrt_bench/missing"] == 0
+        assert all(row["response"].count("[SEG]") == len(row["pred_masks"]) for row in lines(answers))
 
 
 def test_the_best_checkpoint_stays(interrupted: Path, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Questions about coloured shapes in the formats of TreeBench and V* Bench."""
+"""Questions about coloured shapes in the formats of TreeBench, V* Bench and VRT-Bench."""
 
 import base64
 import json
 from pathlib import Path
 
-from scripts.bench.benchmark_files import write_jsonl, write_tsv
+from scripts.bench.benchmark_files import vrt_features, write_jsonl, write_tfrecord, write_tsv
 from vgr_rl.benchmarks.treebench import TREEBENCH
 from vgr_rl.benchmarks.vstar import VSTAR
+from vgr_rl.data.tiny_masks import rl_rows as mask_rows
 from vgr_rl.data.tiny_world import rl_rows
 
 
@@ -42,6 +43,22 @@ def vstar(folder: Path, count: int) -> Path:
             | {"label": row.sample.answer}
         )
     return write_jsonl(folder / "test_questions.jsonl", rows)
+
+
+def vrt_bench(path: Path, count: int) -> Path:
+    """Write VRT-Bench's TFRecord."""
+    records = []
+    for row in mask_rows("heldout", count, 0):
+        targets = row.sample.targets
+        reasoning, answer = (
+            [number for number, target in enumerate(targets, start=1) if target.role == role]
+            for role in ("evidence", "answer")
+        )
+        masks = [target.mask_rle for target in targets if target.mask_rle is not None]
+        image, classes = row.images[0]["bytes"], row.sample.extra["classes"]
+        record = vrt_features(row.sample.id, masks, reasoning, answer, classes, image)
+        records.append(record | {"question": [row.sample.question.encode()]})
+    return write_tfrecord(path, records)
 
 
 def options(texts: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from vgr_rl.benchmarks.mme_realworld import MME_REALWORLD_LITE
 from vgr_rl.benchmarks.predictions import Predictions, read_predictions
 from vgr_rl.benchmarks.samples import SAMPLES
 from vgr_rl.benchmarks.treebench import TREEBENCH
+from vgr_rl.benchmarks.vrt_bench import VrtItem
 from vgr_rl.benchmarks.vstar import VSTAR
 
 CHOICE: Mapping[str, ChoiceBenchmark] = {
@@ -74,10 +75,7 @@ def score(
         return score_items(RUNNABLE[name], items, read, _label(predictions), convention, seed)
     samples = vrt_bench.load(data)[:limit]
     read = read_predictions(predictions, [item.key for item in samples])
-    differences = vrt_bench.differences(samples)
-    result = vrt_bench.summarise(vrt_bench.grade(samples, read.by_key), seed)
-    described = _described(result, name, _label(predictions), convention, differences, read)
-    return Scored(described, read, differences)
+    return score_masks(samples, read, _label(predictions), convention, seed)
 
 
 def score_items(
@@ -93,6 +91,18 @@ def score_items(
     differences, result = benchmark.differences(items), summarise(graded, benchmark.categories, seed)
     described = _described(result, benchmark.name, label, convention, differences, predictions)
     return Scored(described, predictions, differences, graded)
+
+
+def score_masks(
+    items: Sequence[VrtItem], predictions: Predictions, label: str, convention: Convention = "authors", seed: int = 0
+) -> Scored:
+    """Score predictions on questions of VRT-Bench that have been read; `label` is what tables call the model."""
+    differences, result = (
+        vrt_bench.differences(items),
+        vrt_bench.summarise(vrt_bench.grade(items, predictions.by_key), seed),
+    )
+    described = _described(result, vrt_bench.NAME, label, convention, differences, predictions)
+    return Scored(described, predictions, differences)
 
 
 def _described(

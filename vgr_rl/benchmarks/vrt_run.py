@@ -54,6 +54,23 @@ def system_prompt(model: str) -> str:
     return SYSTEM_PROMPT if is_r_sa2va(model) else BOX_PROMPT
 
 
+def as_question(item: VrtItem) -> Item:
+    """Return a question as the benchmarks with answers have them: to be asked, not to be scored."""
+    return Item(item.key, item.question, "", "", "", item.image)
+
+
+def read_boxes(response: str, size: Size, model_size: Size | None, prefill: str) -> tuple[str, list[TracedBox]]:
+    """Return `boxes_as_segs` of a response.
+
+    Args:
+        response: what the model wrote.
+        size: of the stored image, pixels.
+        model_size: of the image in whose pixels the model writes boxes; None: the stored one.
+        prefill: what the response was begun with.
+    """
+    return boxes_as_segs(parse_trace(response, ImageGeometry(size, model_size or size), "model_px", prefill=prefill))
+
+
 def boxes_as_segs(trace: Trace) -> tuple[str, list[TracedBox]]:
     """Return a response with `[SEG]` for each of its boxes, and the boxes; one that its section had before is left out.
 
@@ -102,13 +119,11 @@ def _with_boxes(task: BenchmarkRun, model: ServedModel | None, todo: Sequence[Vr
 
     assert task.sam2 is not None, "checked by run"
     sam2 = PromptedSam2(task.sam2, "cuda" if torch.cuda.is_available() else "cpu")
-    items = {item.key: Item(item.key, item.question, "", "", "", item.image) for item in todo}
+    items = {item.key: as_question(item) for item in todo}
     for response, model_size in responses(task, partial(_ask, task), model, list(items.values())):
         picture = decode_image(items[response.id].encoded_images()[0], Path())
         size = Size(*picture.size)
-        geometry = ImageGeometry(size, model_size or size)
-        trace = parse_trace(response.text, geometry, "model_px", prefill=task.prefill)
-        text, boxes = boxes_as_segs(trace)
+        text, boxes = read_boxes(response.text, size, model_size, task.prefill)
         masks = sam2.masks(sam2.embed([picture])[0], size, [box.box_orig_px for box in boxes]) if boxes else []
         row = {"id": response.id, "key": response.id, "response": text, "raw": response.text, "pred_masks": masks}
         yield {**row, "truncated": response.truncated, "length": response.length}

@@ -17,7 +17,8 @@ from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
 from vgr_rl.training.segmenter_preflight import check_segmenter
-from vgr_rl.training.validation import Validation, check_best_metric, check_validation, load_validations
+from vgr_rl.training.validation import check_best_metric, check_validation, load_validations
+from vgr_rl.training.validation_benchmarks import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _check_validation(config: DictConfig, tokenizer: Any, spec: ModelSpec) -> tu
         problems += check_best_metric(settings.best_metric, validations)
         for own in validations:
             budget = preflight.measure_prompts(own.rows(), Path(), tokenizer, spec, config.model.prefill, limit)
-            problems += preflight.check_budget(budget, limit, f"validation.benchmarks.{own.benchmark.name}")
+            problems += preflight.check_budget(budget, limit, f"validation.benchmarks.{own.name}")
     except ValueError as error:
         return [], [*problems, str(error)]
     return validations, problems

@@ -2,91 +2,26 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from vgr_rl.benchmarks.answers import CONVENTIONS, Convention
-from vgr_rl.benchmarks.choice import Benchmark, Item
-from vgr_rl.benchmarks.predictions import Prediction, Predictions
+from vgr_rl.benchmarks import vrt_bench
+from vgr_rl.benchmarks.answers import CONVENTIONS
+from vgr_rl.benchmarks.predictions import Prediction
 from vgr_rl.benchmarks.run import written_size
-from vgr_rl.benchmarks.suite import CHOICE, RUNNABLE, find_data, score_items
-from vgr_rl.data.schema import Row
+from vgr_rl.benchmarks.suite import CHOICE, RUNNABLE, find_data
+from vgr_rl.benchmarks.vrt_run import BOX_PROMPT, as_question
 from vgr_rl.data.treevgr import SYSTEM_PROMPT
 from vgr_rl.errors import ConfigError
-from vgr_rl.grounding import Frame, ResizeRule, Sample, Size
+from vgr_rl.grounding import Frame, ResizeRule, Size
+from vgr_rl.training.validation_benchmarks import PREFIX, AnswerValidation, MaskValidation, Validation
 
-_OF_RESULT = ("overall", "miou")
-_BESIDE = ("precision_iou", "dual_iou", "boxes_per_answer", "malformed_share", "truncated_share", "missing")
+_T = TypeVar("_T")
+
 _KEYS = ("data", "items", "convention")
-_PREFIX = "val"
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """A benchmark, or a fixed part of it.
-
-    Attributes:
-        benchmark: how it is asked and scored.
-        items: the questions that are asked, in the order of the file.
-        of: how many the file has.
-        convention: whose prompts and scores.
-        system_prompt: None: the samples' own.
-    """
-
-    benchmark: Benchmark
-    items: Sequence[Item]
-    of: int
-    convention: Convention
-    system_prompt: str | None
-
-    def rows(self) -> Iterator[Row]:
-        """Yield the questions as rows of ours, each with its encoded images, which are read when it is its turn.
-
-        The targets stay here: no reward is wanted, and published boxes may leave their image.
-        """
-        for item in self.items:
-            sample = Sample(
-                id=item.key,
-                data_source=self.benchmark.name,
-                question=item.question,
-                answer="",
-                answer_kind="none",
-                options=(),
-                targets=(),
-                image_size=item.stored_size(),
-            )
-            prompt = self.benchmark.messages(item, self.convention, self.system_prompt)
-            yield Row(sample, prompt, item.encoded_images())
-
-    def score(self, responses: Mapping[str, Prediction], label: str) -> dict[str, Any]:
-        """Score responses, by the keys of their questions, as `vgr_rl.evaluate score` does; absent ones are wrong."""
-        missing = [item.key for item in self.items if item.key not in responses]
-        predictions = Predictions(by_key=dict(responses), missing=missing)
-        return score_items(self.benchmark, self.items, predictions, label, self.convention).result
-
-    def metrics(self, result: Mapping[str, Any]) -> dict[str, float]:
-        """Return the metrics of a result of `score`: `val/<benchmark>/overall` and so on, those that are known."""
-        numbers = {name: result[name] for name in _OF_RESULT}
-        numbers |= {name: result["extra"][name] for name in _BESIDE}
-        numbers |= {f"accuracy/{name}": scores["accuracy"] for name, scores in result["per_category"].items()}
-        return {self._full(name): float(number) for name, number in numbers.items() if number is not None}
-
-    def metric_names(self) -> list[str]:
-        """Return the names that `metrics` can have."""
-        categories = dict.fromkeys(f"accuracy/{item.category}" for item in self.items)
-        return [self._full(name) for name in (*_OF_RESULT, *_BESIDE, *categories)]
-
-    def _full(self, name: str) -> str:
-        return f"{_PREFIX}/{self.benchmark.name}/{name}"
-
-    def describe(self) -> str:
-        """Return what is asked, for the plan."""
-        part = f"{len(self.items)} of {self.of}" if len(self.items) < self.of else f"all {self.of}"
-        return f"{self.benchmark.name} ({part} questions)"
 
 
 def load_validations(config: DictConfig) -> list[Validation]:
@@ -96,11 +31,12 @@ def load_validations(config: DictConfig) -> list[Validation]:
         ConfigError: naming the key whose value or file cannot be used.
     """
     settings: Any = OmegaConf.to_container(config.validation, resolve=True)
+    prefill = config.model.prefill
     file = settings["system_prompt_file"]
     if file is not None and not Path(file).is_file():
         raise ConfigError(f"validation.system_prompt_file={file} does not exist")
     given = None if file is None else Path(file).read_text(encoding="utf-8").strip()
-    return [_load(name, own, settings["seed"], given) for name, own in settings["benchmarks"].items() if own]
+    return [_load(name, own, settings["seed"], given, prefill) for name, own in settings["benchmarks"].items() if own]
 
 
 def check_validation(config: DictConfig) -> list[str]:
@@ -110,6 +46,10 @@ def check_validation(config: DictConfig) -> list[str]:
     problems = []
     if asked and frequency < 1 and not config.trainer.val_before_train:
         problems.append(f"validation.benchmarks={asked} but trainer.test_freq={frequency}: set every how many steps")
+    if vrt_bench.NAME in asked and config.segmenter.model is None:
+        problems.append(
+            f"validation.benchmarks.{vrt_bench.NAME}: segmenter.model=null; name the SAM2 that makes masks of the boxes"
+        )
     metric = settings.best_metric
     if settings.best_mode not in ("max", "min"):
         problems.append(f"validation.best_mode={settings.best_mode} but expected max or min")
@@ -124,7 +64,7 @@ def check_validation(config: DictConfig) -> list[str]:
 
 def check_best_metric(metric: str | None, validations: Sequence[Validation]) -> list[str]:
     """Return a problem when the best checkpoint is to be chosen by a number that no benchmark gives."""
-    if metric is None or not metric.startswith(f"{_PREFIX}/"):  # the others are verl's own, of data.val_files
+    if metric is None or not metric.startswith(f"{PREFIX}/"):  # the others are verl's own, of data.val_files
         return []
     known = [name for validation in validations for name in validation.metric_names()]
     given = f"gives only {', '.join(known)}" if known else "is empty"
@@ -154,28 +94,43 @@ def read_responses(
 def as_row(prediction: Prediction) -> dict[str, Any]:
     """Return a row of a file of predictions."""
     size = {} if prediction.model_size is None else {"model_size": list(prediction.model_size)}
-    return {"key": prediction.key, "response": prediction.response, **size, "truncated": prediction.truncated}
+    masks = {} if prediction.masks is None else {"pred_masks": list(prediction.masks)}
+    return {"key": prediction.key, "response": prediction.response, **size, **masks, "truncated": prediction.truncated}
 
 
-def _load(name: str, settings: Any, seed: int, system_prompt: str | None) -> Validation:
+def _load(name: str, settings: Any, seed: int, system_prompt: str | None, prefill: str) -> Validation:
     key = f"validation.benchmarks.{name}"
-    if name not in RUNNABLE:
-        raise ConfigError(f"{key}: there is no such benchmark; expected some of {', '.join(RUNNABLE)}")
+    if name not in (*RUNNABLE, vrt_bench.NAME):
+        known = ", ".join((*RUNNABLE, vrt_bench.NAME))
+        raise ConfigError(f"{key}: there is no such benchmark; expected some of {known}")
     if not isinstance(settings, Mapping) or not {"data"} <= settings.keys() <= set(_KEYS):
         raise ConfigError(f"{key}={settings} but expected {{data: FILE}} and, of {', '.join(_KEYS[1:])}, what differs")
-    convention, count = settings.get("convention", "authors"), settings.get("items")
+    convention = settings.get("convention", "authors")
     if convention not in CONVENTIONS:
         raise ConfigError(f"{key}.convention={convention} but expected one of {', '.join(CONVENTIONS)}")
-    benchmark = RUNNABLE[name]
     try:
-        items = benchmark.load(find_data(name, str(settings["data"])))
+        data = find_data(name, str(settings["data"]))
+        if name == vrt_bench.NAME:
+            masked = vrt_bench.load(data)
+            chosen = _part(masked, settings.get("items"), name, seed)
+            questions = list(map(as_question, chosen))
+            return MaskValidation(questions, len(masked), convention, chosen, system_prompt or BOX_PROMPT, prefill)
+        items = RUNNABLE[name].load(data)
+        part = _part(items, settings.get("items"), name, seed)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error
-    total = len(items)
-    if count is not None:
-        if type(count) is not int or not 1 <= count <= total:
-            raise ConfigError(f"{key}.items={count} but expected 1 to {total}, or null for all")
-        items = [items[index] for index in sorted(random.Random(f"{seed}:{name}").sample(range(total), count))]
     if system_prompt is None and name in CHOICE:
         system_prompt = SYSTEM_PROMPT
-    return Validation(benchmark, items, total, convention, system_prompt)
+    return AnswerValidation(part, len(items), convention, RUNNABLE[name], system_prompt)
+
+
+def _part(items: Sequence[_T], count: Any, name: str, seed: int) -> Sequence[_T]:
+    """Return `count` items (None: all), the same ones for the same seed, in the order of the file."""
+    total = len(items)
+    if count is None:
+        return items
+    if type(count) is not int or not 1 <= count <= total:
+        raise ConfigError(f"validation.benchmarks.{name}.items={count} but expected 1 to {total}, or null for all")
+    return [items[index] for index in sorted(random.Random(f"{seed}:{name}").sample(range(total), count))]

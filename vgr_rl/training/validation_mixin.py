@@ -4,6 +4,7 @@ verl validates on `val_dataloader` alone. Here each benchmark takes its place in
 question, and what verl would make of the responses is replaced by the benchmark's own scores.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -14,16 +15,19 @@ import torch
 from omegaconf import DictConfig
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from vgr_rl.benchmarks.predictions import Prediction
 from vgr_rl.benchmarks.store import write_json, write_text
 from vgr_rl.data.schema import Row, sample_to_json
 from vgr_rl.errors import ConfigError
+from vgr_rl.segment.server import running_client
 from vgr_rl.training.best_checkpoint import BestCheckpoint
 from vgr_rl.training.dataset import with_images
 from vgr_rl.training.model_spec import ModelSpec
 from vgr_rl.training.reward_manager import DETAIL
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.shards import shard_files
-from vgr_rl.training.validation import Validation, as_row, load_validations, read_responses
+from vgr_rl.training.validation import as_row, load_validations, read_responses
+from vgr_rl.training.validation_benchmarks import MaskValidation, Validation
 
 _BATCH = 128  # prompts whose images are decoded together, where data.val_batch_size says nothing
 
@@ -89,18 +93,41 @@ class ValidationMixin:
             return super()._val_metrics_update(
                 data_sources, sample_uids, reward_extra_infos_dict, sample_turns, **expected
             )
-        spec, prefill = self._spec, self.config.model.prefill
+        spec, asked = self._spec, self.asked
         max_length = self.config.data.max_response_length
-        responses = read_responses(reward_extra_infos_dict[DETAIL], max_length, spec.frame, spec.resize_rule, prefill)
-        result = self.asked.score(responses, f"{Path(self.config.run_dir).name}, step {self.global_steps}")
-        path = Path(self.config.run_dir) / "validation" / self.asked.benchmark.name / f"step_{self.global_steps}.json"
-        write_json(path, result)
-        answered = (responses[item.key] for item in self.asked.items if item.key in responses)
-        lines = [json.dumps(as_row(response), ensure_ascii=False) for response in answered]
+        details = reward_extra_infos_dict[DETAIL]
+        said = read_responses(details, max_length, spec.frame, spec.resize_rule, self.config.model.prefill)
+        path = Path(self.config.run_dir) / "validation" / asked.name / f"step_{self.global_steps}.json"
+        responses = self._with_masks(asked, said) if isinstance(asked, MaskValidation) else said
+        answered = [question.key for question in asked.questions if question.key in responses]
+        raw = {key: {} if responses is said else {"raw": said[key].response} for key in answered}
+        lines = [json.dumps(as_row(responses[key]) | raw[key], ensure_ascii=False) for key in answered]
         write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
-        return self.asked.metrics(result)
+        if isinstance(asked, MaskValidation) and any(responses[key].masks is None for key in answered):
+            return {}
+        result = asked.score(responses, f"{Path(self.config.run_dir).name}, step {self.global_steps}")
+        write_json(path, result)
+        return asked.metrics(result)
+
+    def _with_masks(self, asked: MaskValidation, said: dict[str, Prediction]) -> dict[str, Prediction]:
+        """Ask the SAM2 servers for the masks of all boxes; what they do not answer is told."""
+        settings = self.config.segmenter
+        client = running_client(settings.servers, settings.timeout_s)
+        in_flight = min(settings.queue, 2 * settings.batch * settings.servers)
+        responses, failed = asyncio.run(asked.with_masks(said, client, self.global_steps, in_flight))
+        if failed:
+            self._log.event(
+                f"{asked.name} has no scores in step {self.global_steps}: the SAM2 servers failed for {len(failed)} of "
+                f"{len(said)} responses; {failed[0]}",
+                "error",
+            )
+        return responses
 
     def _keep_best(self, best: BestCheckpoint, metrics: dict[str, float]) -> None:
+        known = {name for validation in self._validations for name in validation.metric_names()}
+        if best.metric not in metrics and best.metric in known:
+            self._log.event(f"step {self.global_steps} is not compared: {best.metric} is not known", "warning")
+            return
         value, step = best.value(metrics), self.global_steps
         if not step or not best.is_better(value):  # the model that the run starts from is no checkpoint
             return
