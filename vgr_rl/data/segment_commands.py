@@ -48,8 +48,8 @@ def make_model(args: argparse.Namespace) -> None:
 
 
 def make_tiny(args: argparse.Namespace) -> None:
-    """Write the tiny world with masks, and the tiny base with a SAM2 of random weights."""
-    from transformers import AutoModelForImageTextToText
+    """Write the tiny world with masks, and the tiny base with the tiny SAM2."""
+    from transformers import AutoModelForImageTextToText, Sam2Model
 
     from vgr_rl.config.resolvers import asset_path
     from vgr_rl.data.schema import write_samples, write_sft
@@ -57,7 +57,8 @@ def make_tiny(args: argparse.Namespace) -> None:
     from vgr_rl.tiny.segmenter import build_r_sa2va
 
     base = AutoModelForImageTextToText.from_pretrained(asset_path("base_qwen2_5_vl"))
-    save(*build_r_sa2va("qwen2_5_vl", args.seed, base), args.out / "model")
+    sam2 = Sam2Model.from_pretrained(asset_path("sam2"))
+    save(*build_r_sa2va("qwen2_5_vl", args.seed, base, sam2), args.out / "model")
     lessons = sft_rows("sft", args.sft + args.sft_val, args.seed)
     write(args.out / "sft_train.parquet", write_sft, itertools.islice(lessons, args.sft))
     write(args.out / "sft_val.parquet", write_sft, lessons)

@@ -38,7 +38,8 @@ def make_tiny(args: argparse.Namespace) -> None:
         if count < 0:
             raise ValueError(f"--{name.replace('_', '-')}={count} must not be negative")
     for split in ("train", "val", "heldout"):
-        write(args.out / f"{split}.parquet", write_samples, rl_rows(split, counts[split], args.seed, args.open), split)
+        rows = rl_rows(split, counts[split], args.seed, args.open, args.masks)  # type: ignore[arg-type]
+        write(args.out / f"{split}.parquet", write_samples, rows, split)
     lessons = sft_rows("sft", args.sft + args.sft_val, args.seed, args.family, noise)
     write(args.out / "sft_train.parquet", write_sft, itertools.islice(lessons, args.sft))
     write(args.out / "sft_val.parquet", write_sft, lessons)
@@ -46,7 +47,14 @@ def make_tiny(args: argparse.Namespace) -> None:
         clean = LabelNoise(reflective=args.reflective)
         write(args.out / "base.parquet", write_sft, sft_rows("base", args.base, args.seed, args.family, clean))
     with replacing(args.out / "dataset.json") as temporary:
-        facts = {"family": args.family, "seed": args.seed, "open": args.open, "counts": counts, "noise": asdict(noise)}
+        facts = {
+            "family": args.family,
+            "seed": args.seed,
+            "open": args.open,
+            "masks": args.masks,
+            "counts": counts,
+            "noise": asdict(noise),
+        }
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -88,6 +96,7 @@ def _add_tiny(commands: Subparsers) -> None:
     tiny.add_argument("--overlooked", type=float, default=0.7, help="share of cold-start counts that are one too low")
     tiny.add_argument("--answer-noise", type=float, default=0.2, help="share of cold-start answers that are random")
     tiny.add_argument("--open", action="store_true", help="true answers are `option A`: only a judge can tell")
+    tiny.add_argument("--masks", action="store_true", help="true objects have their mask beside their box")
     tiny.add_argument("--text-only", action="store_true", help="cold-start conversations name objects without a box")
 
 

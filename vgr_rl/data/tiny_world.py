@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vgr_rl.data.schema import IMAGE_TAG, Row, SftRow, image_bytes
+from vgr_rl.data.tiny_masks import rles
 from vgr_rl.grounding.frames import ImageGeometry, Size, model_frame
 from vgr_rl.grounding.sample import Sample, Target
 from vgr_rl.tiny.traces import LabelNoise, write_trace
@@ -34,13 +35,17 @@ def to_sample(scene: Scene) -> Sample:
     )
 
 
-def rl_rows(split: Split, count: int, seed: int, open_answers: bool = False) -> Iterator[Row]:
+def rl_rows(split: Split, count: int, seed: int, open_answers: bool = False, masks: bool = False) -> Iterator[Row]:
     """Yield RL samples of a split; their prompts hold no coordinate, so they serve every model family.
 
-    With `open_answers` the true answer to what is still answered by a letter is "option A": only a judge can tell.
+    With `open_answers` the true answer to what is still answered by a letter is "option A": only a judge can tell. With
+    `masks` targets have their mask beside their box.
     """
     for scene in generate(split, count, seed):
         sample = to_sample(scene)
+        if masks:
+            true = zip(sample.targets, rles(scene.targets), strict=True)
+            sample = replace(sample, targets=tuple(replace(target, mask_rle=mask) for target, mask in true))
         if open_answers:
             sample = replace(sample, answer=f"option {sample.answer}", answer_kind="open", options=())
         yield Row(sample, [_user_message(scene)], [image_bytes(render_png(scene))])

@@ -1,4 +1,4 @@
-"""A tiny R-Sa2VA with random weights: the tiny vision-language models, and SAM2 scaled down alike."""
+"""A tiny R-Sa2VA: the tiny vision-language models, and SAM2 scaled down alike, by default with random weights."""
 
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ def build_sam2(seed: int = 0) -> "Sam2Model":
             "mlp_dim": 128,
             "num_attention_heads": 4,
             "iou_head_hidden_dim": SAM2_HIDDEN,
+            "dynamic_multimask_via_stability": False,  # the shipped one is trained on the mask for one object alone
         },
         **start,
     )
@@ -53,9 +54,9 @@ def build_sam2(seed: int = 0) -> "Sam2Model":
 
 
 def build_r_sa2va(
-    family: Family, seed: int = 0, vlm: "PreTrainedModel | None" = None
+    family: Family, seed: int = 0, vlm: "PreTrainedModel | None" = None, sam2: "Sam2Model | None" = None
 ) -> "tuple[RSa2VA, ProcessorMixin]":
-    """Build the model and its processor, the same for the same seed; `vlm` becomes its vision-language model."""
+    """Build the model and its processor, the same for the same seed; `vlm` and `sam2` become its parts."""
     import torch
 
     from vgr_rl.segment.model import RSa2VA
@@ -64,5 +65,6 @@ def build_r_sa2va(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vlm = build_model(family, seed) if vlm is None else vlm
-        model = RSa2VA.from_parts(vlm, build_sam2(seed), processor.tokenizer, multimask=False)
+        sam2 = build_sam2(seed) if sam2 is None else sam2
+        model = RSa2VA.from_parts(vlm, sam2, processor.tokenizer, multimask=False)
     return model, processor
