@@ -72,6 +72,22 @@ def test_a_sentence_lights_its_boxes_and_a_box_its_sentence(page: Any) -> None:
     assert "on" in region.get_attribute("class").split()
 
 
+def test_a_true_box_shows_on_an_equal_predicted_one(tmp_path: Path, runs: ModuleType, visit: Visit) -> None:
+    scene = next(iter(generate("heldout", 1, 0)))
+    runs.write_grpo(tmp_path, steps=3, rollouts=[{**runs.row_of(scene, random.Random(0), 0, 1.0), "step": 3}])
+    page = visit(write_report(tmp_path))
+    page.wait_for_selector("#detail .panel img")
+    drawn = page.locator("#detail .panel svg .region")
+    kinds = [region.get_attribute("class").split()[1] for region in drawn.all()]
+    assert kinds == ["found"] * len(scene.targets) + ["truth"] * len(scene.targets)
+    for name in ("edge", "halo"):  # broken lines: what lies below is seen between them
+        assert drawn.last.locator(f".{name}").evaluate("line => getComputedStyle(line).strokeDasharray") == "6px, 4px"
+    drawn.first.locator(".tint").hover()  # and the pointer meets it
+    assert "on" in page.locator("#detail .sentence[data-e='0']").get_attribute("class").split()
+    page.locator("#detail .ground").first.dispatch_event("pointerover")
+    assert "on" in page.locator("#detail .region.truth").first.get_attribute("class").split()
+
+
 def test_the_truth_is_hidden_and_shown(page: Any) -> None:
     truth = page.locator("#detail .region.truth").first
     button = page.get_by_role("button", name="Truth")

@@ -10,11 +10,9 @@ from PIL import Image, ImageDraw
 
 from vgr_rl.grounding import Box, Rle, Size, best_iou
 from vgr_rl.grounding.masks import decode, resample
+from vgr_rl.viewer.pictures import CRISP_SIDE, LONGEST_SIDE, fitted
 
 Kind = Literal["true", "predicted"]
-
-LONGEST_PX, CRISP_PX = 640, 256
-"""Pictures are shown with at most the first number of pixels a side; those below the second are enlarged to it."""
 
 MAX_SHAPES = 100
 """Boxes, and masks, of one kind on one picture: a response may have thousands."""
@@ -133,9 +131,8 @@ def shown_size(size: Size) -> Size:
         >>> shown_size(Size(64, 32)), shown_size(Size(4000, 3000))
         (Size(width=256, height=128), Size(width=640, height=480))
     """
-    longest = max(size)
-    factor: float = -(-CRISP_PX // longest) if longest < CRISP_PX else min(1.0, LONGEST_PX / longest)
-    return Size(max(1, round(size.width * factor)), max(1, round(size.height * factor)))
+    times = -(-CRISP_SIDE // max(size))
+    return Size(size.width * times, size.height * times) if times > 1 else fitted(size, LONGEST_SIDE)
 
 
 def _scaled(box: Sequence[float], scale: tuple[float, float]) -> Box:

@@ -9,8 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-LONGEST_SIDE = 640
-_CRISP_BELOW = 256  # longest side, pixels; smaller pictures are drawn, not photographed
+from vgr_rl.grounding import Size
+
+LONGEST_SIDE, CRISP_SIDE = 640, 256
+"""Pictures are shown with at most the first number of pixels a side; those up to the second count as drawn ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,17 @@ class Picture:
     def uri(self) -> str:
         """The picture as a `data:` URI, "" when there is none."""
         return f"data:{self.kind};base64,{self.base64}" if self.encoded else ""
+
+
+def fitted(size: Size, longest_side: int) -> Size:
+    """Return a size with at most `longest_side` pixels a side, never larger than it was.
+
+    Example:
+        >>> fitted(Size(64, 32), 640), fitted(Size(4000, 3000), 640)
+        (Size(width=64, height=32), Size(width=640, height=480))
+    """
+    factor = min(1.0, longest_side / max(size))
+    return Size(max(1, round(size.width * factor)), max(1, round(size.height * factor)))
 
 
 class Album:
@@ -122,12 +135,12 @@ def _encode(source: bytes | Path, longest_side: int) -> Picture:
 
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
         opened.draft("RGB", (2 * longest_side, 2 * longest_side))  # a JPEG is decoded at a fraction of its size
-        shrunk = ImageOps.exif_transpose(opened).convert("RGB")
-    drawn = max(shrunk.size) <= _CRISP_BELOW
-    shrunk.thumbnail((longest_side, longest_side))
+        shown = ImageOps.exif_transpose(opened).convert("RGB")
+    drawn = max(shown.size) <= CRISP_SIDE
+    shown.thumbnail((longest_side, longest_side))
     buffer = io.BytesIO()
     if drawn:
-        shrunk.save(buffer, "PNG")
+        shown.save(buffer, "PNG")
     else:
-        shrunk.save(buffer, "JPEG", quality=82)
+        shown.save(buffer, "JPEG", quality=82)
     return Picture(buffer.getvalue(), "image/png" if drawn else "image/jpeg")

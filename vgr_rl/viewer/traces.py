@@ -15,7 +15,7 @@ from rewards.answers import choice_letter
 from vgr_rl.grounding import Box, ImageGeometry, Rle, Size, check_rle, iou, parse_trace, rle_box, rle_iou
 from vgr_rl.grounding.masks import resample
 from vgr_rl.grounding.trace import SEG
-from vgr_rl.viewer.pictures import Album
+from vgr_rl.viewer.pictures import Album, fitted
 
 Json = dict[str, Any]
 Weights = Mapping[str, float]
@@ -43,7 +43,7 @@ def trace_group(
     """
     first = rows[0]
     size = Size(*first["image_size"])
-    shown = _shown_size(size, album.longest_side)
+    shown = fitted(size, album.longest_side)
     truth = _truth(first, size)[:_MAX_EVIDENCE]
     rollouts = [_rollout(row, size, shown, truth, own) for row, own in zip(rows, weights, strict=True)]
     for rollout, side in zip(rollouts, sides, strict=False):
@@ -168,11 +168,6 @@ def _shrunk(evidence: Json, shown: Size) -> Json:
     box: Box | None = evidence["box"]
     shrunk = {**evidence, "box": None if box is None else [round(side, 1) for side in box]}
     return {**shrunk, "mask": resample(evidence["mask"], shown)} if "mask" in evidence else shrunk
-
-
-def _shown_size(size: Size, longest_side: int) -> Size:
-    scale = min(1.0, longest_side / max(size))
-    return Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
 
 
 def _given(answer: str | None, options: Sequence[str]) -> str:

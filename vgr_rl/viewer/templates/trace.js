@@ -4,16 +4,26 @@ const colour = (index) => "c" + (index % COLOURS);
 const judged = ({ right }) => (right === null ? ["", "·", "not graded"] : right ? ["good", "✓", "right"] : ["bad", "✗", "wrong"]);
 
 const region = (item, kind, link) => {
-  if (item.mask) {
-    const { fill, outline } = maskPaths(item.mask), [height, width] = item.mask.size;
-    const scale = `scale(${link.size[0] / width} ${link.size[1] / height})`;
-    return svg("g", { class: "region " + kind, ...link.data, transform: scale },
-      svg("path", { class: "tint", d: fill }), svg("path", { class: "halo", d: outline }), svg("path", { class: "edge", d: outline }));
-  }
-  const [x1, y1, x2, y2] = item.box;
-  const frame = { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1) };
+  const { shape, fill, outline } = drawnAs(item, link);
   return svg("g", { class: "region " + kind, ...link.data },
-    svg("rect", { class: "tint", ...frame }), svg("rect", { class: "halo", ...frame }), svg("rect", { class: "edge", ...frame }));
+    svg(shape, { class: "tint", ...fill }), svg(shape, { class: "halo", ...outline }), svg(shape, { class: "edge", ...outline }));
+};
+
+// What a pointer meets of the truth: it lies below all that the model marked, the lines of the truth above.
+const ground = (item, link) => {
+  const { shape, fill } = drawnAs(item, link);
+  return svg(shape, { class: "ground truth", ...link.data, ...fill });
+};
+
+const drawnAs = ({ box, mask }, { size }) => {
+  if (mask) {
+    const { fill, outline } = maskPaths(mask), [height, width] = mask.size;
+    const transform = `scale(${size[0] / width} ${size[1] / height})`;
+    return { shape: "path", fill: { d: fill, transform }, outline: { d: outline, transform } };
+  }
+  const [x1, y1, x2, y2] = box;
+  const frame = { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1) };
+  return { shape: "rect", fill: frame, outline: frame };
 };
 
 // The number of a region: what the model marked at its first corner, the truth at its last.
@@ -28,9 +38,11 @@ const overlay = (group, rollout, { tags }) => {
   const size = group.size;
   const drawn = (items, name, kind) =>
     items.map((item, index) => ({ item, index, link: { size, data: { ["data-" + name]: index } }, kind: kind(index) })).filter(({ item }) => item.box);
-  const all = [...drawn(group.truth, "t", () => "truth"), ...drawn(rollout.evidence, "e", (index) => "found " + colour(index))];
+  const truth = drawn(group.truth, "t", () => "truth"), found = drawn(rollout.evidence, "e", (index) => "found " + colour(index));
+  const all = [...found, ...truth]; // a broken line over a whole one shows both
   const frame = h("div", { class: "picture" + (Math.max(...size) <= 256 ? " crisp" : ""), "--ratio": size.join("/") },
     svg("svg", { viewBox: `0 0 ${size.join(" ")}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      truth.map(({ item, link }) => ground(item, link)),
       all.map(({ item, kind, link }) => region(item, kind, link))),
     tags && all.map(({ item, index, kind, link }) => tag(item, (kind === "truth" ? "T" : "") + (index + 1), kind, link)));
   picture(group.picture).then(({ source, problem }) => frame.prepend(problem
