@@ -142,7 +142,10 @@ def test_pictures_by_path_stay_paths_and_large_ones_are_kept_once(folder: Path, 
         ({"limit": 0}, "limit=0"),
         ({"temperature": 0.0}, r"modes=\[greedy\]"),
         ({"reward": {"by_source": {"tiny": {"format": None}}}}, "set reward.terms as well"),
-        ({"data": Path("nowhere.parquet")}, "nowhere.parquet does not exist"),
+        (
+            {"data": Path("nowhere.parquet")},
+            "nowhere.parquet does not exist; `python -m vgr_rl.prepare tiny --out DIR` ",
+        ),
     ],
 )
 def test_bad_requests_name_the_knob(task: Evaluation, change: dict[str, Any], message: str):

@@ -104,6 +104,8 @@ def test_bad_rows_are_an_error_that_lists_them_all_or_are_skipped_and_counted(ro
     with pytest.raises(DataError) as caught:
         list(treevgr.read_samples(root / "rows.json"))
     assert [(p.row, p.field) for p in caught.value.problems] == [(1, "answer"), (3, "answer")]
+    assert str(caught.value).startswith("2 faults in the data (answer 2); skip them with --skip-bad:")
+    assert str(caught.value).count("--skip-bad") == 1
     conversion = treevgr.read_samples(root / "rows.json", skip_bad=True)
     assert len(list(conversion)) == 2 and len(conversion.problems) == 2
     conversion.write_skipped(root / "skipped.jsonl")

@@ -1,6 +1,7 @@
 """Assembling shards, folding adapters, and noticing every kind of damage; without processes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_bfloat16_on_request(tmp_path: Path) -> None:
     report = merge_checkpoint(_checkpoint(tmp_path, "qwen2_5_vl"), tmp_path / "out", dtype="bfloat16")
     assert report.max_log_prob_gap <= merge.LOG_PROB_TOLERANCE
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_missing_step_is_answered_with_those_that_exist(tmp_path: Path) -> None:
+    for step in ("global_step_2", "global_step_10/actor"):
+        (tmp_path / "run" / "checkpoints" / step).mkdir(parents=True)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    known = f"{checkpoints} has global_step_2, global_step_10"
+    for given in ("checkpoints/global_step_5", "checkpoints/global_step_5/actor", "checkpoints"):
+        with pytest.raises(ConfigError, match=re.escape(known)):
+            merge_checkpoint(tmp_path / "run" / given, tmp_path / "out")
+    with pytest.raises(ConfigError, match=f"run is no checkpoint: {re.escape(known)}"):
+        merge_checkpoint(tmp_path / "run", tmp_path / "out")
+    with pytest.raises(ConfigError, match="nowhere does not exist: expected a folder checkpoints/global_step_N of a"):
+        merge_checkpoint(tmp_path / "nowhere", tmp_path / "out")
 
 
 @pytest.mark.parametrize("tensor", ["lm_head.weight", "model.visual.patch_embed.proj.weight"])
@@ -157,7 +172,7 @@ def test_a_segmenter_is_merged_with_its_adapters_and_makes_the_masks_of_its_chec
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no fsdp_config.json"):
+    with pytest.raises(ConfigError, match="is no checkpoint"):
         merge_checkpoint(tmp_path, tmp_path / "out")
     checkpoint = _checkpoint(tmp_path, "qwen2_5_vl")
     (tmp_path / "out").mkdir()

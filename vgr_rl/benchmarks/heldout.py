@@ -64,7 +64,8 @@ class Evaluation:
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} but sampling needs more than 0; modes=[greedy] is T=0")
         if not self.data.is_file():
-            raise ValueError(f"data={self.data} does not exist; make the tiny set with `python -m vgr_rl.prepare`")
+            command = "python -m vgr_rl.prepare tiny --out DIR"
+            raise ValueError(f"data={self.data} does not exist; `{command}` makes DIR/heldout.parquet of the demo")
 
     def settings(self, model: ServedModel) -> dict[str, Any]:
         """Return what must be equal for rows of two runs to belong together."""

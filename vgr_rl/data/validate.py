@@ -49,8 +49,13 @@ class Problem:
     knob: str
 
     def __str__(self) -> str:
+        return f"{self.fault} ({self.knob})"
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, without the knob."""
         where = self.file if self.row is None else f"{self.file}, row {self.row}"
-        return f"{where}: {self.field}={self.value} {self.reason} ({self.knob})"
+        return f"{where}: {self.field}={self.value} {self.reason}"
 
 
 class DataError(ConfigError):
@@ -60,8 +65,11 @@ class DataError(ConfigError):
         self.problems = tuple(problems)
         fields = Counter(problem.field for problem in problems)
         summary = ", ".join(f"{field} {count}" for field, count in fields.most_common())
-        lines = bullet_list([str(problem) for problem in problems], limit=SHOWN_PROBLEMS)
-        super().__init__(f"{len(problems)} faults in the data ({summary}):\n{lines}")
+        shared = len(problems) > 1 and len({problem.knob for problem in problems}) == 1
+        told = [problem.fault if shared else str(problem) for problem in problems]
+        once = f"; {problems[0].knob}" if shared else ""
+        count = f"{len(problems)} fault{'' if len(problems) == 1 else 's'}"
+        super().__init__(f"{count} in the data ({summary}){once}:\n{bullet_list(told, limit=SHOWN_PROBLEMS)}")
 
 
 Fault = tuple[str, Any, str]

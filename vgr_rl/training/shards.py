@@ -11,6 +11,8 @@ from torch.distributed.tensor import DTensor
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger
 
+from vgr_rl.training.checkpoint_manifest import steps
+
 Shard = dict[str, Tensor]
 
 
@@ -44,13 +46,23 @@ def shard_files(checkpoint: Path) -> list[Path]:
     """
     config_file = checkpoint / "fsdp_config.json"
     if not config_file.is_file():
-        raise ValueError(f"{checkpoint} has no fsdp_config.json: expected a folder checkpoints/global_step_N")
+        wrong = "is no checkpoint" if checkpoint.is_dir() else "does not exist"
+        raise ValueError(f"{checkpoint} {wrong}: {_known(checkpoint)}")
     world_size = json.loads(config_file.read_text())["world_size"]
     files = [checkpoint / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(f"{checkpoint} lacks {', '.join(missing)}: the checkpoint is incomplete")
     return files
+
+
+def _known(checkpoint: Path) -> str:
+    """Return which checkpoints are near a folder that is none."""
+    folder = checkpoint.parent if checkpoint.name == "actor" else checkpoint
+    for place in (folder, folder / "checkpoints", folder.parent):
+        if found := steps(place):
+            return f"{place} has {', '.join(step.name for step in found)}"
+    return "expected a folder checkpoints/global_step_N of a run"
 
 
 def read_shards(checkpoint: Path) -> list[Shard]:
