@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,14 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 STEPS_AN_EPOCH, STEPS = 6, 12
 
-# Runs `vgr_rl.sft` with the names of the training rows written down in the order they are read, and stops it dead after
-# a step when told to.
+# Runs `vgr_rl.sft` with the names of the training rows written down in the order they are read, and when told to stops
+# it after a step: dead, or by a signal.
 DRIVER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from vgr_rl import sft
 from vgr_rl.training import sft_dataset, sft_worker
-rows, stop_after = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
+rows, stop_after, how = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), sys.argv.pop(1)
 read, log = sft_dataset.ColdStartDataset.__getitem__, sft_worker.RunTracking.log
 
 def reading(self, index):
@@ -37,15 +39,17 @@ def reading(self, index):
 
 def logging(self, data, step, backend=None):
     log(self, data, step, backend)
-    if step == stop_after:
-        os._exit(9)
+    if step == stop_after and "train/loss" in data:
+        os.kill(os.getpid(), signal.Signals[how])
 
 sft_dataset.ColdStartDataset.__getitem__, sft_worker.RunTracking.log = reading, logging
 sft.main()
 """
 
 
-def _run(folder: Path, run_dir: Path, *more: str, stop_after: int = 0, rows: Path | None = None) -> list[int]:
+def _run(
+    folder: Path, run_dir: Path, *more: str, stop_after: int = 0, how: str = "SIGKILL", rows: Path | None = None
+) -> list[int]:
     """Run the cold start and return the rows of training that it read, in order."""
     rows = rows or run_dir.with_suffix(".rows")
     rows.unlink(missing_ok=True)
@@ -65,9 +69,10 @@ def _run(folder: Path, run_dir: Path, *more: str, stop_after: int = 0, rows: Pat
         "TORCH_COMPILE_DISABLE": "1",
     }  # the driver imports verl first
     environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", DRIVER, str(rows), str(stop_after), *overrides, *more]
+    command = [sys.executable, "-c", DRIVER, str(rows), str(stop_after), how, *overrides, *more]
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
-    assert finished.returncode == (9 if stop_after else 0), finished.stderr[-4000:]
+    expected = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM}[how] if stop_after else 0
+    assert finished.returncode == expected, finished.stderr[-4000:]
     return [int(line) for line in rows.read_text().split()]
 
 
@@ -115,35 +120,39 @@ def test_it_learns_and_leaves_a_run_directory(uninterrupted: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("save_freq", "stop_after", "resumed"),
-    [(STEPS_AN_EPOCH, 8, STEPS_AN_EPOCH), (4, 7, 4)],
-    ids=["at the end of an epoch", "within an epoch"],
+    ("save_freq", "stop_after", "how", "resumed"),
+    [(STEPS_AN_EPOCH, 8, "SIGKILL", STEPS_AN_EPOCH), (100, 7, "SIGTERM", 7)],
+    ids=["killed, from the end of an epoch", "asked to end, from within an epoch"],
 )
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(
-    folder: Path, uninterrupted: dict[str, Any], save_freq: int, stop_after: int, resumed: int
+    folder: Path, uninterrupted: dict[str, Any], save_freq: int, stop_after: int, how: str, resumed: int
 ) -> None:
     run_dir = folder / f"interrupted_{save_freq}"
-    first = _run(folder, run_dir, f"trainer.save_freq={save_freq}", stop_after=stop_after)
+    first = _run(folder, run_dir, f"trainer.save_freq={save_freq}", stop_after=stop_after, how=how)
     second = _run(folder, run_dir, f"trainer.save_freq={save_freq}", rows=run_dir.with_suffix(".rows2"))
     assert first == uninterrupted["rows"][: len(first)]
     assert second == uninterrupted["rows"][4 * resumed :]
     assert _losses(run_dir) == pytest.approx(uninterrupted["losses"], rel=1e-6)
-    assert (run_dir / "model" / "config.json").is_file()
+    assert (run_dir / "model" / "config.json").is_file() and not (run_dir / "stop").exists()
 
 
 def test_two_processes_take_the_same_steps(folder: Path, uninterrupted: dict[str, Any]) -> None:
-    """Two shards, gathered gradients, merged and verified: the same model as from one process."""
+    """Two shards, gathered gradients, merged and verified: the same model as from one process, also when stopped."""
     from safetensors.torch import load_file
 
     run_dir = folder / "two"
     overrides = run_overrides(folder, **{"run_dir": run_dir, "trainer.total_epochs": 2, "optim.lr": 1e-3})
-    finished = subprocess.run(
-        [sys.executable, "-m", "vgr_rl.sft", *overrides, "trainer.n_gpus_per_node=2", "trainer.logger=[tensorboard]"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    command = [sys.executable, "-m", "vgr_rl.sft", *overrides, "trainer.n_gpus_per_node=2", "trainer.logger=[]"]
+    stopped = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    while not (run_dir / "metrics.jsonl").exists():
+        assert stopped.poll() is None, stopped.communicate()[1][-4000:]
+        time.sleep(0.02)
+    (run_dir / "stop").touch()
+    _, said = stopped.communicate(timeout=400)
+    assert stopped.returncode == 75 and f"stopped by the file {run_dir}/stop after step" in said, said[-4000:]
+    done = max(_losses(run_dir))
+    assert 1 <= done < STEPS and f"after step {done}; the same command goes on from there" in said
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert "against 2 shards" in finished.stderr
     assert _losses(run_dir) == pytest.approx(uninterrupted["losses"], rel=1e-3)

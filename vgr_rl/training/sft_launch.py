@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vgr_rl.training import environment
+from vgr_rl.training import environment, stop
+from vgr_rl.training.checkpoint_manifest import complete, step_of
 from vgr_rl.training.launch import wandb_logged_in
 from vgr_rl.training.sft_preflight import Plan, check
 
@@ -25,6 +26,7 @@ def run(config: DictConfig) -> None:
 
     Raises:
         ConfigError: the configuration, the data or the machine does not fit; nothing was written.
+        SystemExit: the run was asked to end, and has saved; or a training process failed.
     """
     run_dir = Path(config.run_dir).resolve()
     environment.apply({**config.hardware.env, **_tracker_environment(run_dir), **_hub_environment(config)})
@@ -38,7 +40,7 @@ def run(config: DictConfig) -> None:
         _keep_converted_files(plan.config.data, Path(scratch), run_dir / "data")
     OmegaConf.save(plan.config, run_dir / "config.yaml", resolve=True)
     if plan.resume_step < plan.total_steps:
-        _train(plan, run_dir)
+        _train_until_asked_to_end(plan, run_dir)
     _export(plan, run_dir)
 
 
@@ -51,10 +53,21 @@ def _keep_converted_files(data: DictConfig, scratch: Path, folder: Path) -> None
                 data[key][place] = str(shutil.move(file, kept))
 
 
+def _train_until_asked_to_end(plan: Plan, run_dir: Path) -> None:
+    stop.forget(run_dir)
+    try:
+        with stop.on_signals(run_dir) as received:
+            _train(plan, run_dir)
+    except stop.Stopped as error:
+        stop.forget(run_dir)
+        logger.info("%s; the same command goes on from there", error.args[0])
+        sys.exit(received.exit_code)
+
+
 def _train(plan: Plan, run_dir: Path) -> None:
     if plan.processes > 1:
         os.environ["VGR_SFT_CONFIG"] = str(run_dir / "config.yaml")
-        _torchrun(plan)
+        _torchrun(plan, run_dir)
         return
     from vgr_rl.training import sft_worker
 
@@ -64,9 +77,7 @@ def _train(plan: Plan, run_dir: Path) -> None:
     sft_worker.train(resolved)  # type: ignore[arg-type]
 
 
-def _torchrun(plan: Plan) -> None:
-    from torch.distributed import run as torchrun
-
+def _torchrun(plan: Plan, run_dir: Path) -> None:
     trainer, launch = plan.config.trainer, plan.config.launch
     arguments = [f"--nproc_per_node={trainer.n_gpus_per_node}"]
     if trainer.nnodes == 1:
@@ -74,7 +85,18 @@ def _torchrun(plan: Plan) -> None:
     else:
         arguments += [f"--nnodes={trainer.nnodes}", f"--node_rank={launch.node_rank}"]
         arguments += ["--rdzv_backend=c10d", f"--rdzv_endpoint={launch.rendezvous}", "--rdzv_id=vgr_rl_sft"]
-    torchrun.main([*arguments, "-m", _WORKER])
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments, "-m", _WORKER]
+    # in a session of its own: torchrun ends its processes at once when it, or they, get a signal
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        if process.wait() != 0:
+            sys.exit(f"a training process failed, see above and {run_dir}/train_*.log")
+    finally:
+        process.terminate()
+        process.wait()
+    saved = complete(run_dir / "checkpoints")
+    if (last := step_of(saved[-1]) if saved else 0) < plan.total_steps:
+        raise stop.Stopped(f"stopped by {stop.requested(run_dir) or 'another machine'} after step {last}")
 
 
 def _export(plan: Plan, run_dir: Path) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +20,7 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 from verl.utils.tracking import Tracking
 
 from vgr_rl.segment.auto import is_r_sa2va
+from vgr_rl.training import stop
 from vgr_rl.training.checkpoint_manifest import prune, write_manifest
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.segment_loss import METRICS, SegmentLoss, ValidatedBatch, whole_batch, whole_validation
@@ -40,6 +41,7 @@ class ExactResume(CheckpointHandler):
     def __init__(self, *args: Any, keep: int | None, **kwargs: Any) -> None:
         super().__init__(*args, max_ckpt_to_keep=None, **kwargs)
         self.keep = keep
+        self.saved_step: int | None = None
 
     def save_checkpoint(self, step: int) -> None:
         """Write a checkpoint, and its manifest when every process has written its part."""
@@ -52,6 +54,7 @@ class ExactResume(CheckpointHandler):
         if self.rank == 0:
             write_manifest(folder)
             prune(folder, self.keep)
+        self.saved_step = step
 
     def _load_dataloader_state(self, checkpoint_path: str) -> None:
         if self.resume_global_step % len(self.train_dataloader) != 0:
@@ -144,8 +147,19 @@ class ColdStartTrainer(sft_trainer.SFTTrainer):
                 **kwargs,
             )
 
-        with mock.patch.multiple(sft_trainer, Tracking=tracking, tqdm=_silent_progress):  # `fit` takes no trackers
+        # `fit` takes no trackers; instead of a progress bar, of which the console line of `RunTracking` says more:
+        with mock.patch.multiple(sft_trainer, Tracking=tracking, tqdm=self._until_asked_to_end):
             super().fit()
+
+    def _until_asked_to_end(self, batches: Iterable[Any], initial: int, **_: Any) -> Iterator[Any]:
+        """Yield the batches of an epoch; once somebody asks for the end, save behind the step and raise Stopped."""
+        epoch = self.train_sampler.epoch
+        for step, batch in enumerate(batches, start=epoch * self.steps_per_epoch + initial + 1):
+            yield batch
+            if (reason := _of_first_process(stop.requested(self.config.run_dir))) is not None:
+                if self.ckpt_handler.saved_step != step:
+                    self.ckpt_handler.save_checkpoint(step)
+                raise stop.Stopped(f"stopped by {reason} after step {step}")
 
     def of_batch(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Return the metrics of a training step as they are logged."""
@@ -188,12 +202,19 @@ class SegmentTrainer(ColdStartTrainer):
         return {f"val/{name}": value for name, value in whole_validation(batches).items()}
 
 
-def _silent_progress(batches: Any, **_: Any) -> Any:
-    return batches  # the console line of `RunTracking` says more
+def _of_first_process(reason: str | None) -> str | None:
+    """Return what the first process found: the others may have looked a moment too early."""
+    agreed = [reason]
+    torch.distributed.broadcast_object_list(agreed, src=0)
+    return agreed[0]
 
 
 def train(config: DictConfig) -> None:
-    """Train in this process; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set, as by torchrun."""
+    """Train in this process; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set, as by torchrun.
+
+    Raises:
+        Stopped: somebody asked for the end; everything up to here is in a checkpoint.
+    """
     initialize_global_process_group()
     log = Path(config.run_dir) / f"train_{os.environ['RANK']}.log"
     try:
@@ -212,7 +233,8 @@ def main() -> None:
     """Train with the configuration file that VGR_SFT_CONFIG names; started by torchrun, one process a device."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("vgr_rl").setLevel(logging.INFO)
-    train(OmegaConf.load(os.environ["VGR_SFT_CONFIG"]))  # type: ignore[arg-type]
+    with contextlib.suppress(stop.Stopped):  # its parent knows
+        train(OmegaConf.load(os.environ["VGR_SFT_CONFIG"]))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
