@@ -1,6 +1,7 @@
 """What a cold start of R-Sa2VA plans, and what it refuses before it starts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from vgr_rl.data.schema import write_sft
 from vgr_rl.data.tiny_masks import sft_rows
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding import Size, box_rle
+from vgr_rl.tiny.segmenter import build_r_sa2va
+from vgr_rl.training.memory import Shapes
+from vgr_rl.training.segment_parts import choose_trained
 from vgr_rl.training.sft_preflight import Plan, check
 
 
@@ -54,6 +58,49 @@ def test_an_item_has_the_picture_for_sam2_and_the_masks(folder: Path) -> None:
         assert item["true_masks"] == {"rles": row.masks}
         seg = json.loads((folder / "model" / "config.json").read_text())["seg_token_id"]
         assert ((item["input_ids"] == seg) & (item["loss_mask"] == 1)).sum() == len(row.masks or [])
+
+
+def test_seg_that_cannot_be_learnt_is_told_before_the_start(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    told = r"the frozen head cannot tell [SEG] from <p>, </p>, <vp>, </vp>"
+    lora = {"model.lora_rank": 4}
+    assert told in "\n".join(_check(folder, **lora).lines()), "its rows are new"
+    assert (
+        _check(folder, **lora, **{"masks.train_embeddings": "true"}).warning is None and _check(folder).warning is None
+    )
+    shutil.copytree(folder / "model", tmp_path / "trained")
+    weights = load_file(tmp_path / "trained" / "model.safetensors")
+    seg = json.loads((folder / "model" / "config.json").read_text())["seg_token_id"]
+    weights["vlm.lm_head.weight"][seg] *= 1.5
+    save_file(weights, tmp_path / "trained" / "model.safetensors", {"format": "pt"})
+    assert _check(folder, **lora, **{"model.path": tmp_path / "trained"}).warning is None
+
+
+@pytest.mark.parametrize(
+    ("values", "unread"),
+    [
+        ({"model.exclude_modules": "q_proj"}, "model.exclude_modules:"),
+        ({"model.lora_adapter_path": "adapter"}, "model.lora_adapter_path:"),
+        ({"model.lora.type": "dora", "model.lora.dropout": 0.1}, "model.lora.type:"),
+    ],
+)
+def test_settings_of_adapters_without_effect_are_refused(folder: Path, values: dict[str, Any], unread: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{unread} not read for R-Sa2VA; .*model.lora.dropout"):
+        _check(folder, **values)
+
+
+@pytest.mark.parametrize(("rank", "embeddings"), [(4, False), (4, True), (0, False)])
+def test_memory_is_planned_for_what_trains(folder: Path, rank: int, embeddings: bool) -> None:
+    values = {"model.lora_rank": rank, "masks.train_embeddings": str(embeddings).lower()}
+    planned = _check(folder, **values).needs.host
+    model, _ = build_r_sa2va("qwen2_5_vl")
+    choose_trained(model, rank > 0, embeddings)
+    adapters = Shapes.of(model.config).adapters(rank)
+    trained = adapters + sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = adapters + sum(parameter.numel() for parameter in model.parameters())
+    assert planned["optimiser"] == 2 * planned["gradients"] == 8 * trained and planned["weights"] == 4 * total
+    assert trained < (0.3 if rank else 0.9) * total
 
 
 OTHER_SIZE = box_rle((0, 0, 9, 9), Size(32, 64))

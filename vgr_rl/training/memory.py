@@ -103,6 +103,8 @@ class Training:
         tokens: of a micro-batch.
         image_tokens: how many of these stand for images.
         checkpointing: whether layers are computed again in the backward pass.
+        beside_adapters: parameters that train with or without adapters; None: no others do with adapters, and what is
+            not frozen does without.
     """
 
     workers: int
@@ -113,11 +115,15 @@ class Training:
     tokens: int
     image_tokens: int
     checkpointing: bool
+    beside_adapters: int | None = None
 
     def state(self, shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
         """Return the bytes of a worker's shard of the weights, the gradients and Adam's moments."""
         total, adapters = sum(counts.values()), shapes.adapters(self.lora_rank)
-        trained = adapters or sum(count for part, count in counts.items() if part not in self.frozen)
+        if self.beside_adapters is not None:
+            trained = adapters + self.beside_adapters
+        else:
+            trained = adapters or sum(count for part, count in counts.items() if part not in self.frozen)
         return {
             "weights": (total + adapters) * self.state_bytes // self.workers,
             "gradients": trained * self.state_bytes // self.workers,
@@ -180,8 +186,8 @@ def count_language_model(hf_config: Any) -> int:
 def parameter_component(name: str) -> str:
     """Return the component that a parameter belongs to, by its name in the Hugging Face model.
 
-    `vision` is the vision tower with its merger, `head` the output embedding, `language` everything else.
+    `vision` is the vision tower with its merger (R-Sa2VA: and SAM2), `head` the output embedding, `language` the rest.
     """
-    if "visual" in name:
+    if "visual" in name or name.startswith("sam2."):
         return "vision"
-    return "head" if name.startswith("lm_head") else "language"
+    return "head" if name.removeprefix("vlm.").startswith("lm_head") else "language"

@@ -22,7 +22,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from vgr_rl.cpu.engine import CpuFSDPEngineWithLMHead
 from vgr_rl.segment import auto
 from vgr_rl.segment.model import RSa2VA
-from vgr_rl.training.segment_parts import check_frozen, frozen_hashes, language_linears, trained_parts
+from vgr_rl.training.segment_parts import check_frozen, choose_trained, frozen_hashes, language_linears, trained_parts
 
 auto.register()
 logger = logging.getLogger("vgr_rl.sft")
@@ -43,18 +43,11 @@ class SegmentEngineMixin:
             raise ValueError("engine.ulysses_sequence_parallel_size>1 splits responses, whose [SEG] are then not found")
         module: RSa2VA = super()._build_module()
         apply_monkey_patch(module.vlm, use_remove_padding=self.use_remove_padding)
-        module.freeze(train_decoder=True)
-        if not self._is_lora:
-            for name, parameter in module.vlm.named_parameters():
-                parameter.requires_grad_("visual" not in name)
-        for embedding in (module.get_input_embeddings(), module.get_output_embeddings()):
-            embedding.requires_grad_(self.train_embeddings or not self._is_lora)
+        choose_trained(module, self._is_lora, self.train_embeddings)
         return module
 
     def _build_lora_module(self, module: RSa2VA) -> nn.Module:
         settings = self.model_config
-        if settings.lora_adapter_path is not None:
-            raise ValueError("model.lora_adapter_path is not read for R-Sa2VA; merge the adapter into model.path")
         module.enable_input_require_grads()
         config = LoraConfig(
             r=settings.lora_rank,

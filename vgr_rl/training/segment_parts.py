@@ -2,11 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vgr_rl.training.shards import local_part
+
+if TYPE_CHECKING:
+    from vgr_rl.segment.model import RSa2VA
 
 PARTS = {
     "vision tower": "vlm.model.visual.",
@@ -19,6 +23,22 @@ PARTS = {
 
 class FrozenPartChanged(RuntimeError):
     """A weight that must not train is another than at the start."""
+
+
+def choose_trained(module: "RSa2VA", lora: bool, train_embeddings: bool) -> None:
+    """Let train what does in a cold start beside adapters: projector, mask decoder and, as asked, the language model.
+
+    Args:
+        module: R-Sa2VA without adapters.
+        lora: whether the language model gets adapters; without them its own weights train.
+        train_embeddings: whether embedding and head train beside adapters.
+    """
+    module.freeze(train_decoder=True)
+    if not lora:
+        for name, parameter in module.vlm.named_parameters():
+            parameter.requires_grad_("visual" not in name)
+    for embedding in (module.get_input_embeddings(), module.get_output_embeddings()):
+        embedding.requires_grad_(train_embeddings or not lora)
 
 
 def language_linears(module: nn.Module, wanted: str | Sequence[str]) -> list[str]:

@@ -26,7 +26,13 @@ _KNOBS = {
 
 
 def estimate(
-    config: DictConfig, hf_config: Any, counts: Mapping[str, int], rule: ResizeRule, longest: int, image_tokens: float
+    config: DictConfig,
+    hf_config: Any,
+    counts: Mapping[str, int],
+    rule: ResizeRule,
+    longest: int,
+    image_tokens: float,
+    beside_adapters: int | None = None,
 ) -> Needs:
     """Estimate what a cold start takes.
 
@@ -37,6 +43,7 @@ def estimate(
         rule: its resize rule.
         longest: tokens of the longest row.
         image_tokens: image tokens of a row, on average.
+        beside_adapters: see `Training`.
     """
     data, engine, per_node = config.data, config.engine, config.trainer.n_gpus_per_node
     workers = config.trainer.nnodes * per_node
@@ -51,6 +58,7 @@ def estimate(
         tokens=tokens,
         image_tokens=min(tokens, int(tokens * image_tokens / longest)),
         checkpointing=config.model.enable_gradient_checkpointing,
+        beside_adapters=beside_adapters,
     )
     shapes = Shapes.of(hf_config)
     state = training.state(shapes, counts)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vgr_rl.data.schema import SftRow
 from vgr_rl.errors import ConfigError
 from vgr_rl.segment.auto import MODEL_TYPE
-from vgr_rl.training import memory_plan, sft_memory
+from vgr_rl.training import memory_plan, segment_preflight, sft_memory
 from vgr_rl.training.chat_encoding import ChatEncoder, Encoded
 from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, start_from
 from vgr_rl.training.checkpoint_manifest import step_of
@@ -61,6 +61,7 @@ class Plan:
         export_dtype: number type of the exported weights.
         needs: what it takes of memory.
         lacks: what this machine, or the simulated cluster, has too little of.
+        warning: of what will not be learnt, if there is any such thing.
     """
 
     config: DictConfig
@@ -73,6 +74,7 @@ class Plan:
     export_dtype: str
     needs: Needs
     lacks: tuple[str, ...]
+    warning: str | None
 
     def lines(self) -> list[str]:
         """Return the plan as lines for a person."""
@@ -107,6 +109,7 @@ class Plan:
                 f"warning  {train.rows - train.with_prefill} of {train.rows} responses do not start with "
                 f"data.prefill={config.data.prefill!r}, which the next stage puts before every response"
             )
+        lines += [f"warning  {self.warning}"] if self.warning else []
         lines += [f"{heading:<8} {text}" for heading, text in self.needs.lines()]
         return lines + [f"but      {problem}" for problem in self.lacks]
 
@@ -143,9 +146,11 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
     export_dtype = weights_dtype if config.export_dtype == "auto" else config.export_dtype
     needs = _needs(config, spec, train)
     lacks = (*missing, *memory_plan.check(needs, cluster))
+    is_segmenter = spec.model_type == MODEL_TYPE
+    warning = segment_preflight.frozen_seg(config, encoder.processor.tokenizer) if is_segmenter else None
     start_from(config.trainer, checkpoint)
     step = step_of(checkpoint)
-    return Plan(config, spec, train, val, processes, total_steps, step, export_dtype, needs, lacks)
+    return Plan(config, spec, train, val, processes, total_steps, step, export_dtype, needs, lacks, warning)
 
 
 def _missing(config: DictConfig, cluster: Cluster) -> list[str]:
@@ -168,7 +173,8 @@ def _needs(config: DictConfig, spec: ModelSpec, train: Split) -> Needs:
 
     hf_config = AutoConfig.from_pretrained(Path(config.model.path).expanduser())
     counts = count_parameters(hf_config)
-    return sft_memory.estimate(config, hf_config, counts, spec.resize_rule, train.longest, train.image_tokens)
+    own = segment_preflight.trained_beside_adapters(hf_config, config) if spec.model_type == MODEL_TYPE else None
+    return sft_memory.estimate(config, hf_config, counts, spec.resize_rule, train.longest, train.image_tokens, own)
 
 
 def _check_batch(config: DictConfig, processes: int) -> None:
@@ -214,6 +220,7 @@ def _with_parquet_files(config: DictConfig, work_dir: Path, spec: ModelSpec) -> 
 def _for_model(config: DictConfig, spec: ModelSpec) -> DictConfig:
     """Choose engine and data set by what the checkpoint is."""
     if spec.model_type == MODEL_TYPE:
+        segment_preflight.check_adapters(config.model)
         with open_dict(config):
             config.model.external_lib = "vgr_rl.training.segment_engine"
             config.data.custom_cls = {
