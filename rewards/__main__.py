@@ -84,6 +84,9 @@ def _score(file: str, rewards_name: str, out: str | None, messages: "Console") -
             raise ValueError(f"{file} has no rows")
     if bad > _SHOWN:
         messages.print(f"{file}: … and {bad - _SHOWN} more bad rows")
+    if not summary.rows:
+        known = "samples.jsonl of a run and the rows of `python -m vgr_rl.evaluate model=… data=…` have it"
+        messages.print(f"no row could be scored; docs/rewards.md has their format; {known}")
     _show(summary, bad, messages if out == "-" else Console(highlight=False, markup=False))
     return 1 if bad or summary.failed else 0
 
@@ -150,8 +153,9 @@ def _show(summary: Summary, bad: int, console: "Console") -> None:
         console.print(_table(summary, bad))
     for (term, reason), times in summary.reasons.most_common(_SHOWN):
         console.print(f"failed: {term}, {times} times: {reason}")
-    for name, times in summary.unread.most_common():
-        console.print(f"not read: the field {name!r} of {times} rows")
+    for times in sorted(set(summary.unread.values()), reverse=True):
+        names = ", ".join(name for name, rows in summary.unread.items() if rows == times)
+        console.print(f"not read, in {times} rows: {names}")
     terms = summary.columns.get("terms", {})
     correlated = correlations({name: summary.column("terms", name) for name in terms})
     for pair, correlation in correlated.items():

@@ -20,7 +20,7 @@ from vgr_rl.grounding.frames import Box
 from vgr_rl.judge.client import Effort, JudgeFailed, Ruling
 from vgr_rl.judge.metrics import as_row
 from vgr_rl.training.evidence_metrics import step_metrics
-from vgr_rl.training.grading import Grader, sample_row, to_json
+from vgr_rl.training.grading import Grader, to_json
 from vgr_rl.training.run_log import RunLog
 
 SIZE, RULE = Size(800, 600), ResizeRule(factor=28, min_pixels=4 * 28 * 28, max_pixels=400 * 28 * 28)
@@ -172,11 +172,11 @@ def _group(policy: Policy, rng: random.Random, step: int, group: int, progress: 
 
 def _judged(grader: Grader, policy: Policy, response: str, sample: Sample) -> dict[str, Any]:
     if policy.outcome is None:
-        return sample_row(grader.grade(response, sample), sample)
+        return grader.row(grader.grade(response, sample), sample)
     trace = grader.parse(response, sample)
     outcomes = {question: policy.outcome(question) for question in grader.questions(trace, sample)}
     verdicts = {q: outcome.right if isinstance(outcome, Ruling) else outcome for q, outcome in outcomes.items()}
-    row = sample_row(grader.score(trace, sample, Verdicts(verdicts)), sample)
+    row = grader.row(grader.score(trace, sample, Verdicts(verdicts)), sample)
     return {**row, "judge": [as_row(outcome) for outcome in outcomes.values()], "graded_s": [0.0, 0.2]}
 
 

@@ -7,7 +7,7 @@ from vgr_rl.grounding import Sample, Size, Target, box_rle
 from vgr_rl.grounding.geometry import ResizeRule
 from vgr_rl.grounding.trace import parse_trace
 from vgr_rl.monitoring.overlay import COLOURS, MAX_SHAPES, overlay, shown_size
-from vgr_rl.training.grading import Grader, build_rewards, sample_row
+from vgr_rl.training.grading import Grader, build_rewards
 
 SIZE = Size(64, 32)
 FORMAT = {"terms": {"format": {"use": "format", "weight": 1.0}}}
@@ -17,7 +17,7 @@ def row(response: str, *targets: Target, masks: list | None = None) -> dict:
     sample = Sample("s1", "doc", "Where?", "A", "choice", ("here", "there"), targets, SIZE)
     grader = Grader(build_rewards(FORMAT), ResizeRule(28, 1, 10**6), "orig_px", "<think>")
     trace = parse_trace(response, GEOMETRY, "orig_px", masks=masks)
-    return sample_row(grader.score(trace, sample), sample)
+    return grader.row(grader.score(trace, sample), sample)
 
 
 def test_boxes_are_in_pixels_of_the_picture_as_it_is_shown() -> None:

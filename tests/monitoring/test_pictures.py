@@ -112,17 +112,28 @@ def test_a_wrong_number_is_refused_with_its_key(value: Any) -> None:
     assert problem == f"pictures.rollouts={value} but expected a whole number, 0 (none) or more"
 
 
-@pytest.mark.parametrize("loggers, says", [
+@pytest.mark.parametrize("trainer, says", [
     (
-        "wandb",
+        {"test_freq": 5},
+        "4 rollouts of the first and every 10th step and 2 validation items when it validates (trainer.test_freq=5) "
+        "in wandb",
+    ),
+    (
+        {"test_freq": -1},
+        "4 rollouts of the first and every 10th step in wandb; no validation items: nothing validates "
+        "(trainer.test_freq=-1)",
+    ),
+    (
+        {"val_before_train": True},
         "4 rollouts of the first and every 10th step and 2 validation items when it validates (trainer.test_freq=-1) "
         "in wandb",
     ),
-    (["console"], "none: trainer.logger has none of wandb, tensorboard"),
+    ({"logger": ["console"]}, "none: trainer.logger has none of wandb, tensorboard"),
 ])  # fmt: skip
-def test_the_plan_says_what_will_be_shown(loggers: Any, says: str) -> None:
+def test_the_plan_says_what_will_be_shown(trainer: Any, says: str) -> None:
     keys = {"pictures": {"every_n_steps": 10, "rollouts": 4, "validation": 2}}
-    assert described(OmegaConf.create({**keys, "trainer": {"logger": loggers, "test_freq": -1}})) == says
+    defaults = {"logger": "wandb", "test_freq": -1, "val_before_train": False}
+    assert described(OmegaConf.create({**keys, "trainer": {**defaults, **trainer}})) == says
 
 
 def test_spread_covers_the_data() -> None:

@@ -72,7 +72,13 @@ def test_a_failed_score_is_null_counted_and_explained(tmp_path: Path, capsys: py
 
 def test_fields_that_are_not_read_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", write(tmp_path / "in.jsonl", ROW | {"fram": "norm1000"}), "--rewards", "treevgr"]) == 0
-    assert "not read: the field 'fram' of 1 rows" in capsys.readouterr().out
+    assert "not read, in 1 rows: fram" in capsys.readouterr().out
+
+
+def test_where_no_row_has_its_truth_the_format_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write(tmp_path / "predictions.jsonl", {"id": "1", "key": "1", "response": "so"})
+    assert main(["score", predictions, "--rewards", "treevgr"]) == 1
+    assert "no row could be scored; docs/rewards.md has their format" in capsys.readouterr().err
 
 
 def test_signs_of_hacking_are_said_of_enough_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,16 @@
 """From a configuration to the grade of a response: what training and evaluation share."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rewards.judging import Verdicts
+from rewards.rows import read_row
 from vgr_rl.grounding import ResizeRule, Sample, Size, Target
-from vgr_rl.training.grading import Grader, build_rewards
+from vgr_rl.grounding.frames import FRAMES, Frame
+from vgr_rl.training.grading import Grader, build_rewards, to_json
 
 RESPONSE = "the cat <box>[0,0,32,64]</box></think><answer>A</answer>"
 TERMS: dict[str, Any] = {"format": {"weight": 0.5}, "dual_iou": {}}
@@ -29,6 +32,17 @@ def test_a_source_has_the_terms_that_its_changes_leave() -> None:
     assert score(reward) == pytest.approx(0.5 + 0.5)
     assert score(reward, "drawings") == pytest.approx(0.5 + 2.0)
     assert score({"terms": TERMS, "by_source": None}, "drawings") == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_dumped_row_is_one_that_can_be_scored_again(frame: Frame) -> None:
+    graded = replace(sample("photos"), image_size=Size(100, 80))  # the model sees another size
+    grader = Grader(build_rewards({"terms": TERMS}), ResizeRule(16, 256, 65536), frame, "<think>")
+    grade = grader.grade(RESPONSE, graded)
+    dumped = json.loads(to_json(grader.row(grade, graded)))
+    read = read_row(dumped)
+    assert read.sample == graded and read.trace() == grade.trace
+    assert grade.trace.boxes and (dumped["model_size"] != [100, 80])
 
 
 def test_a_schedule_follows_the_progress_of_training() -> None:

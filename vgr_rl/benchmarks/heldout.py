@@ -18,7 +18,7 @@ from vgr_rl.data.images import image_sizes
 from vgr_rl.data.schema import read_samples
 from vgr_rl.data.validate import require_samples
 from vgr_rl.grounding import Sample
-from vgr_rl.training.grading import Grader, build_rewards, sample_row
+from vgr_rl.training.grading import Grader, build_rewards
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class Scorer:
             "split": "val",
             "group": item.sample.id,
             "rollout": 0,
-            **sample_row(grade, item.sample),
+            **self._grader.row(grade, item.sample),
             "parts": {**usual, **grade.composed.parts},
             "length": response.length,
             "truncated": response.truncated,

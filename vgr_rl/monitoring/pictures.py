@@ -43,11 +43,12 @@ def described(config: DictConfig) -> str:
         return f"none: trainer.logger has none of {', '.join(SHOWN_BY)}"
     every = pictures.every_n_steps
     train = f"{pictures.rollouts} rollouts of {f'the first and every {ordinal(every)}' if every > 1 else 'every'} step"
-    followed = (
-        f"{pictures.validation} validation items when it validates (trainer.test_freq={config.trainer.test_freq})"
-    )
-    shown = [train] * bool(every and pictures.rollouts) + [followed] * bool(pictures.validation)
-    return f"{' and '.join(shown) or 'none'} in {' and '.join(trackers)}"
+    frequency = config.trainer.test_freq
+    validates = frequency > 0 or config.trainer.val_before_train
+    followed = f"{pictures.validation} validation items when it validates (trainer.test_freq={frequency})"
+    shown = [train] * bool(every and pictures.rollouts) + [followed] * bool(pictures.validation and validates)
+    unseen = "" if validates else f"; no validation items: nothing validates (trainer.test_freq={frequency})"
+    return f"{' and '.join(shown) or 'none'} in {' and '.join(trackers)}{unseen}"
 
 
 def trackers(loggers: Mapping[str, Any]) -> list[Tracker]:

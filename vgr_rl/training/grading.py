@@ -60,6 +60,38 @@ class Grader:
         composer = self.rewards.of(sample)
         return Grade(trace, (judging.with_judge(composer, judge) if judge else composer).score(trace, sample))
 
+    def row(self, grade: Grade, sample: Sample) -> dict[str, Any]:
+        """Return the part of a samples.jsonl row that the grade and the sample determine.
+
+        It is one that `rewards.rows` reads: the response holds the prefill, and its boxes as the model wrote them.
+        """
+        composed, trace = grade.composed, grade.trace
+        failed = composed.status == "failed"
+        return {
+            "id": sample.id,
+            "data_source": sample.data_source,
+            "question": sample.question,
+            "options": list(sample.options),
+            "answer": sample.answer,
+            "answer_kind": sample.answer_kind,
+            "predicted_answer": trace.answer,
+            "response": trace.text,
+            "frame": self.frame,
+            "score": None if failed else composed.value,
+            "parts": composed.parts,
+            "terms": {name: score.value for name, score in composed.terms.items() if score.status == "ok"},
+            "status": {name: score.status for name, score in composed.terms.items()},
+            "reasons": {name: score.reason for name, score in composed.terms.items() if score.reason},
+            "diagnostics": diagnose(trace, sample),
+            "malformed_boxes": trace.malformed,
+            "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
+            "targets_orig_px": [list(box) for box in sample.target_boxes],
+            "targets": [_target_fields(target) for target in sample.targets],
+            "image_size": list(sample.image_size),
+            "model_size": list(self.resize_rule.geometry(sample.image_size).model_size),
+            **({} if trace.masks is None else {"pred_masks": list(trace.masks)}),
+        }
+
     def at(self, progress: float) -> "Grader":
         """Return the grader of one moment of training, `progress` in [0, 1]: rewards may have a schedule."""
         return replace(self, rewards=self.rewards.at(progress))
@@ -80,36 +112,6 @@ def build_rewards(reward: Mapping[str, Any]) -> RewardSets:
         return RewardSets.from_config(**instantiate(described, _convert_="all"))
     except InstantiationException as error:
         raise ValueError(f"reward: {error}") from error
-
-
-def sample_row(grade: Grade, sample: Sample) -> dict[str, Any]:
-    """Return the part of a samples.jsonl row that the grade and the sample determine.
-
-    `targets` and `pred_masks` (where the response has masks) are as in `rewards.rows`.
-    """
-    composed, trace = grade.composed, grade.trace
-    failed = composed.status == "failed"
-    return {
-        "id": sample.id,
-        "data_source": sample.data_source,
-        "question": sample.question,
-        "options": list(sample.options),
-        "answer": sample.answer,
-        "predicted_answer": trace.answer,
-        "response": trace.text,
-        "score": None if failed else composed.value,
-        "parts": composed.parts,
-        "terms": {name: score.value for name, score in composed.terms.items() if score.status == "ok"},
-        "status": {name: score.status for name, score in composed.terms.items()},
-        "reasons": {name: score.reason for name, score in composed.terms.items() if score.reason},
-        "diagnostics": diagnose(trace, sample),
-        "malformed_boxes": trace.malformed,
-        "boxes_orig_px": [list(box.box_orig_px) for box in trace.boxes],
-        "targets_orig_px": [list(box) for box in sample.target_boxes],
-        "targets": [_target_fields(target) for target in sample.targets],
-        "image_size": list(sample.image_size),
-        **({} if trace.masks is None else {"pred_masks": list(trace.masks)}),
-    }
 
 
 def _target_fields(target: Target) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vgr_rl.judge.metrics import as_row
 from vgr_rl.judge.pool import base_urls
 from vgr_rl.judge.settings import judge_settings
 from vgr_rl.segment.server import ImageRef, MaskClient, MaskRequest, running_client
-from vgr_rl.training.grading import Grader, build_rewards, sample_row, to_json
+from vgr_rl.training.grading import Grader, build_rewards, to_json
 from vgr_rl.training.model_spec import ModelSpec
 
 DETAIL = "detail"
@@ -74,7 +74,7 @@ class EvidenceRewardManager(RewardManagerBase):
             grade = grader.score(trace, sample, _verdicts(outcomes))
             judged |= {"judge": list(map(as_row, outcomes.values())), "graded_s": [arrived_s, time.time()]}
         info: dict[str, Any] = {name: float(value) for name, value in grade.composed.parts.items()}
-        info[DETAIL] = to_json(sample_row(grade, sample) | {"length": length} | judged)
+        info[DETAIL] = to_json(grader.row(grade, sample) | {"length": length} | judged)
         return {"reward_score": float(grade.composed.value), "reward_extra_info": info}
 
     async def _with_box_masks(self, trace: Trace, row: Mapping[str, Any]) -> tuple[Trace, str | None]:
