@@ -95,23 +95,17 @@ def start_from(trainer: Any, checkpoint: Path | None) -> None:
     trainer.resume_from_path = None if checkpoint is None else str(checkpoint)
 
 
-def check_resume(checkpoint: Path, spec: ModelSpec, processes: int, total_steps: int) -> None:
-    """Check that a checkpoint can be loaded into the model and the number of processes of this run.
+def check_resume(checkpoint: Path, spec: ModelSpec, total_steps: int) -> None:
+    """Check that a checkpoint can be loaded into the model of this run.
 
     Raises:
-        ConfigError: another architecture, another number of processes, or more steps than the run has.
+        ConfigError: another architecture, or more steps than the run has.
     """
     step = step_of(checkpoint)
     if step > total_steps:
         raise ConfigError(
             f"{checkpoint} is at step {step} but this run ends at {total_steps}; raise trainer.total_epochs, "
             "or set another run_dir"
-        )
-    saved = json.loads((checkpoint / "fsdp_config.json").read_text())["world_size"]
-    if saved != processes:
-        raise ConfigError(
-            f"{checkpoint} was written by {saved} processes but this run has {processes}; set "
-            f"trainer.n_gpus_per_node={saved}, or merge it (python -m vgr_rl.merge) and start from that model"
         )
     config = json.loads((checkpoint / "huggingface" / "config.json").read_text())
     theirs, ours = {"model_type": config["model_type"], **_shapes(config)}, _own_shapes(spec)
@@ -122,6 +116,22 @@ def check_resume(checkpoint: Path, spec: ModelSpec, processes: int, total_steps:
         raise ConfigError(
             f"{checkpoint} is a checkpoint of another architecture than model.path={spec.path}: "
             f"{', '.join(different)}; set another run_dir or model.path"
+        )
+
+
+def check_processes(checkpoint: Path, processes: int) -> None:
+    """Check that a run goes on with as many processes as before, where each has a share that only it can load.
+
+    That is so in a cold start, which saves where each process is in the data, and in GRPO without FSDP2.
+
+    Raises:
+        ConfigError: another number of processes.
+    """
+    saved = json.loads((checkpoint / "fsdp_config.json").read_text())["world_size"]
+    if saved != processes:
+        raise ConfigError(
+            f"{checkpoint} was written by {saved} processes but this run has {processes}; set "
+            f"trainer.n_gpus_per_node={saved}, or merge it (python -m vgr_rl.merge) and start from that model"
         )
 
 

@@ -1,7 +1,8 @@
 """FSDP policy engines of this project; imported in the workers through `actor_rollout_ref.model.external_lib`.
 
-Both engines (accelerators and CPU) differ from verl's in two ways: vision tokens get no probability, as in the
-rollouts, and the vision tower runs once for each image of a micro-batch, not once for each rollout that shows it.
+Both engines (accelerators and CPU) differ from verl's in three ways: vision tokens get no probability, as in the
+rollouts; the vision tower runs once for each image of a micro-batch, not once for each rollout that shows it; and a
+checkpoint of another number of workers can be loaded.
 They are registered for a vendor: verl looks that up before its own engine, which is registered for the device alone.
 """
 
@@ -12,19 +13,26 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from vgr_rl.cpu.engine import CpuFSDPEngineWithLMHead
 from vgr_rl.training.memory import COMPONENTS, parameter_component
+from vgr_rl.training.reshard import ReshardingCheckpointManager
 from vgr_rl.training.vision_sharing import VisionSharing
 from vgr_rl.training.vision_tokens import banned_token_ids
-from vgr_rl.verl_patches import leave_vllm_out_of_policy_workers
+from vgr_rl.verl_patches import leave_vllm_out_of_policy_workers, replaced_names
 
 leave_vllm_out_of_policy_workers()
 
 
 class EvidenceEngineMixin:
     """Bans vision tokens and shares vision features; mixed into an FSDP engine with a language-model head."""
+
+    def initialize(self) -> None:
+        """Build the model, the optimiser and the schedule."""
+        with replaced_names(transformer_impl, FSDPCheckpointManager=ReshardingCheckpointManager):
+            super().initialize()
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if getattr(self.engine_config, "use_fused_kernels", False):

@@ -98,7 +98,9 @@ def _check_checkpoints(config: DictConfig, spec: ModelSpec, total_steps: int) ->
         checkpoint_files.check_weights(config.model.path, spec)
         checkpoint = checkpoint_files.resume_point(config.trainer)
         if checkpoint is not None:
-            checkpoint_files.check_resume(checkpoint / "actor", spec, _workers(config), total_steps)
+            checkpoint_files.check_resume(checkpoint / "actor", spec, total_steps)
+            if config.actor_rollout_ref.actor.strategy != "fsdp2":
+                checkpoint_files.check_processes(checkpoint / "actor", _workers(config))
     except ConfigError as error:
         return None, [str(error)]
     return checkpoint, []

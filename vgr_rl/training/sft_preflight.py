@@ -12,7 +12,7 @@ from vgr_rl.errors import ConfigError
 from vgr_rl.segment.auto import MODEL_TYPE
 from vgr_rl.training import memory_plan, segment_preflight, sft_memory
 from vgr_rl.training.chat_encoding import ChatEncoder, Encoded
-from vgr_rl.training.checkpoint_files import check_resume, check_weights, resume_point, start_from
+from vgr_rl.training.checkpoint_files import check_processes, check_resume, check_weights, resume_point, start_from
 from vgr_rl.training.checkpoint_manifest import step_of
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_on_demand import make_missing
@@ -140,7 +140,8 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
     total_steps = _total_steps(config, train.rows, processes)
     checkpoint = resume_point(config.trainer)
     if checkpoint is not None:
-        check_resume(checkpoint, spec, processes, total_steps)
+        check_resume(checkpoint, spec, total_steps)
+        check_processes(checkpoint, processes)
     if config.export_dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"export_dtype={config.export_dtype} but expected auto, float32 or bfloat16")
     export_dtype = weights_dtype if config.export_dtype == "auto" else config.export_dtype
