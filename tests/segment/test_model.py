@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from vgr_rl.grounding import Size
+from vgr_rl.segment.auto import SPECIAL_TOKENS
 from vgr_rl.segment.losses import mask_loss, uncertain_points
-from vgr_rl.segment.model import SPECIAL_TOKENS, RSa2VA, RSa2VAOutput
+from vgr_rl.segment.model import RSa2VA, RSa2VAOutput
 from vgr_rl.segment.predict import predict, sam2_pixels, to_rles
 from vgr_rl.tiny.model import Family, build_model, build_processor, save_model
 from vgr_rl.tiny.segmenter import build_r_sa2va, build_sam2

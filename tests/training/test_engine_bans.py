@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vgr_rl.tiny.model import build_processor
-from vgr_rl.training.engine import ban_in_place
+from vgr_rl.training.policy_mixin import ban_in_place
 from vgr_rl.training.vision_tokens import banned_token_ids
 
 

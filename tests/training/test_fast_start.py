@@ -13,7 +13,8 @@ from vgr_rl.training.rollout_client import GroupServerManager
 def started(monkeypatch):
     """What would have been started on a Ray cluster with one node."""
     started = []
-    monkeypatch.setattr(fast_start, "RewardLoopManager", lambda **_: started.append("rewards") or "reward manager")
+    manager = lambda **_: started.append("rewards") or "reward manager"  # noqa: E731
+    monkeypatch.setattr(fast_start, "rewards_of", lambda config: manager)
     monkeypatch.setattr(fast_start.GroupAgentLoopManager, "start_workers", lambda config: started.append("agents"))
     monkeypatch.setattr(fast_start.ray, "nodes", lambda: [{"Alive": True}])
     replicas = [SimpleNamespace(world_size=1, replica_rank=rank, workers=[]) for rank in range(2)]

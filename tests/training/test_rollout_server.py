@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from vgr_rl.tiny.model import build_model, build_processor, save_model
-from vgr_rl.training.engine import ban_in_place
+from vgr_rl.training.policy_mixin import ban_in_place
 from vgr_rl.training.prompts import PromptEncoder
 from vgr_rl.training.vision_tokens import banned_token_ids
 

@@ -112,6 +112,7 @@ METRICS: dict[str, dict[str, str]] = {
         "timing_s/gen": "seconds until every response is sampled and graded",
         "timing_s/{reward,old_log_prob,ref,values,adv,update_critic,update_actor,update_weights}": "seconds of a stage",
         "timing_s/{save_checkpoint,testing,start_profile,stop_profile}": "seconds of what only some steps do",
+        "timing_s/masks": "seconds in which the policy makes the masks of R-Sa2VA; part of timing_s/reward",
         "timing_s/pictures": "seconds in which rollouts, of validation too, were drawn for wandb and tensorboard",
         "timing_per_token_ms/<stage>": "milliseconds of a stage for each token",
         "perf/throughput": "tokens a second and worker, prompts included",

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+from vgr_rl.grounding.trace import SEG
+
 MODEL_TYPE = "r_sa2va"
+SPECIAL_TOKENS = (SEG, "<p>", "</p>", "<vp>", "</vp>")
+"""What its tokenizer has beside its vision-language model's."""
 
 
 def is_r_sa2va(model: str | Path) -> bool:

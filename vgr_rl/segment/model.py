@@ -26,8 +26,7 @@ from transformers import (
 from transformers.models.auto import CONFIG_MAPPING
 
 from vgr_rl.grounding.trace import SEG
-
-SPECIAL_TOKENS = (SEG, "<p>", "</p>", "<vp>", "</vp>")
+from vgr_rl.segment.auto import SPECIAL_TOKENS
 
 
 class RSa2VAConfig(PreTrainedConfig):
@@ -105,11 +104,13 @@ class RSa2VAOutput(NamedTuple):
         logits: of the next token, `[B, L, vocabulary]`.
         masks: logits of the masks, `[S, height, width]`, in the order of the responses and of their `[SEG]`.
         image_of_mask: which image each mask belongs to, `[S]`.
+        image_features: what SAM2 made of the images; None if nothing was to be decoded.
     """
 
     logits: Tensor
     masks: Tensor
     image_of_mask: Tensor
+    image_features: ImageFeatures | None = None
 
 
 class RSa2VA(PreTrainedModel):
@@ -189,6 +190,7 @@ class RSa2VA(PreTrainedModel):
         image_of_seg: Tensor | None = None,
         image_features: ImageFeatures | None = None,
         sam2_pixels: Tensor | None = None,
+        masks_only: bool = False,
         **vlm_inputs: Any,
     ) -> RSa2VAOutput:
         """Read prompts with responses, and decode every `[SEG]` of the responses.
@@ -197,22 +199,22 @@ class RSa2VA(PreTrainedModel):
             input_ids: `[B, L]`; or `[1, L]` of all responses, one behind the other.
             image_of_seg: at each `[SEG]` of a response the image it is about, -1 at any other token, `[B, L]`: a
                 `[SEG]` of a prompt is no mask. None decodes nothing.
-            image_features: of the images, from `embed_images`; or
-            sam2_pixels: the images, for `embed_images`.
+            image_features: of the first images, from `embed_images`.
+            sam2_pixels: the other images, for `embed_images`.
+            masks_only: whether to leave out the logits of the next token, which are then of no token.
             vlm_inputs: what else the processor gives: attention_mask, pixel_values, image_grid_thw.
         """
         hidden = self.vlm.model(input_ids=input_ids, **vlm_inputs).last_hidden_state
-        logits = self.vlm.lm_head(hidden)
+        logits = self.vlm.lm_head(hidden[:, :0] if masks_only else hidden)
         if image_of_seg is None:
             return RSa2VAOutput(logits, hidden.new_zeros(0, 0, 0), input_ids.new_zeros(0))
-        if image_features is None:
-            assert sam2_pixels is not None, "one of the two is given"
-            image_features = self.embed_images(sam2_pixels)
+        given = [] if image_features is None else [image_features]
+        given += [] if sam2_pixels is None else [self.embed_images(sam2_pixels)]
+        features = tuple(torch.cat(level) for level in zip(*given, strict=True)) if len(given) > 1 else given[0]
         rows, columns = (image_of_seg >= 0).nonzero(as_tuple=True)
         image_of_mask = image_of_seg[rows, columns]
-        return RSa2VAOutput(
-            logits, self.decode_masks(hidden[rows, columns], image_features, image_of_mask), image_of_mask
-        )
+        masks = self.decode_masks(hidden[rows, columns], features, image_of_mask)
+        return RSa2VAOutput(logits, masks, image_of_mask, features)
 
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> ImageFeatures:

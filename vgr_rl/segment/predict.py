@@ -38,13 +38,21 @@ class SegmentedResponse:
     truncated: bool
 
 
+def sam2_picture(picture: Image.Image, side: int) -> Tensor:
+    """Resize a picture straight to `side` x `side`, whatever its shape; `[3, side, side]`, uint8."""
+    resized = np.array(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+    return torch.from_numpy(resized).permute(2, 0, 1).contiguous()
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """Return what SAM2 takes of pictures from `sam2_picture`, `[I, 3, side, side]`, float32."""
+    mean, std = (pictures.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (_MEAN, _STD))
+    return (pictures.float() / 255 - mean) / std
+
+
 def sam2_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
-    """Resize pictures straight to `side` x `side`, whatever their shape, and normalise them; `[I, 3, side, side]`."""
-    resized = [
-        np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)) for picture in pictures
-    ]
-    pixels = (np.stack(resized).astype(np.float32) / 255 - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    """Return what SAM2 takes of pictures, `[I, 3, side, side]`, float32."""
+    return normalised(torch.stack([sam2_picture(picture, side) for picture in pictures]))
 
 
 def to_rles(logits: Tensor, size: Size | None = None) -> list[Rle]:

@@ -20,11 +20,13 @@ import ray
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
+from PIL import Image
 from tensordict import NonTensorStack, TensorDict
 from verl.protocol import DataProto
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, apply_greedy_sampling_params
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
+from vgr_rl.segment.auto import MODEL_TYPE
 from vgr_rl.training import shared_features
 from vgr_rl.training.prompts import EncodedPrompt, PromptEncoder, extend_position_ids
 from vgr_rl.training.run_log import RunLog
@@ -40,6 +42,8 @@ _WorkerBase = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 class GroupAgentLoopWorker(_WorkerBase):
     """Encodes a prompt once and publishes its n rollouts in one go."""
 
+    _sam2_side: int | None = None  # of the pictures that R-Sa2VA makes masks of
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._told = False
@@ -50,6 +54,8 @@ class GroupAgentLoopWorker(_WorkerBase):
             chat_template_kwargs=self.config.data.get("apply_chat_template_kwargs"),
             processor_kwargs=self.config.data.get("mm_processor_kwargs"),
         )
+        if self.model_config.hf_config.model_type == MODEL_TYPE:
+            self._sam2_side = self.model_config.hf_config.sam2_config.prompt_encoder_config.image_size
 
     async def generate_sequences(self, batch: TensorDict) -> None:
         """Start the groups of a batch without waiting for them; results go to TransferQueue."""
@@ -98,7 +104,8 @@ class GroupAgentLoopWorker(_WorkerBase):
         rollout = self.rollout_config
         n = int(row.pop("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n))
         sampling = self._sampling(validate, bool(row.pop("__do_sample__", True)))
-        prompt = await self._encode(row["raw_prompt"])
+        images = await self._images(row["raw_prompt"])
+        prompt = await asyncio.to_thread(self._encoder.encode, row["raw_prompt"], images)
         started = time.perf_counter()
         samples, version = await self.llm_client.generate_group(prompt, n, sampling, int(row.get("priority", 0)))
         if any(sample.aborted or not sample.token_ids for sample in samples):
@@ -107,16 +114,18 @@ class GroupAgentLoopWorker(_WorkerBase):
         scores = await self._score(row, prompt, samples)
         scored_s = time.perf_counter() - started - generated_s
         kept = {name: row[name] for name in _STORED_COLUMNS if name in row}
-        if not self.reward_loop_worker_handles:  # a colocated reward model reads the conversation later
-            kept["raw_prompt"] = _without_images(row["raw_prompt"])
+        if not self.reward_loop_worker_handles:  # the trainer has the rollouts scored later
+            kept |= {"raw_prompt": _without_images(row["raw_prompt"]), "extra_info": row.get("extra_info")}
         fields, tags, keys = [], [], []
         for session, (sample, score) in enumerate(zip(samples, scores, strict=True)):
             timing = {"generate_sequences": generated_s, "compute_score": scored_s, "tool_calls": 0.0}
             fields.append(_fields(kept, session, prompt, sample, score, timing, version))
             tags.append(_tag(row, prompt, sample, version))
             keys.append(f"{row['uid']}_{session}_0")
-        if prompt.features and not validate:
+        if prompt.features and (self._sam2_side or not validate):
             await shared_features.put(row["uid"], prompt.features)
+        if images and self._sam2_side:
+            await shared_features.put(row["uid"], await self._picture(images[0]), shared_features.PICTURES)
         await tq.async_kv_batch_put(
             keys=keys, fields=list_of_dict_to_tensordict(fields), tags=tags, partition_id=partition
         )
@@ -130,11 +139,17 @@ class GroupAgentLoopWorker(_WorkerBase):
             apply_greedy_sampling_params(sampling)
         return sampling
 
-    async def _encode(self, messages: list[dict[str, Any]]) -> EncodedPrompt:
+    async def _images(self, messages: list[dict[str, Any]]) -> list[Image.Image]:
         images, _, _ = await self.dataset_cls.process_multi_modal_info(
             messages, image_patch_size=0, config=self.config.data
         )
-        return await asyncio.to_thread(self._encoder.encode, messages, images or [])
+        return images or []
+
+    async def _picture(self, image: Image.Image) -> dict[str, Any]:
+        from vgr_rl.segment.predict import sam2_picture
+
+        assert self._sam2_side is not None
+        return {"picture": await asyncio.to_thread(sam2_picture, image, self._sam2_side), "size": image.size}
 
     async def _score(self, row: dict[str, Any], prompt: EncodedPrompt, samples: list[Any]) -> list[dict[str, Any]]:
         if not self.reward_loop_worker_handles:

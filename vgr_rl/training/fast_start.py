@@ -23,6 +23,7 @@ from verl.trainer.ppo.v1 import trainer_base
 
 from vgr_rl.judge.pool import PoolRewards
 from vgr_rl.training.agent_loop import GroupAgentLoopManager
+from vgr_rl.training.mask_rewards import rewards_of
 from vgr_rl.training.rollout_client import GroupServerManager
 from vgr_rl.verl_patches import replaced_names
 
@@ -57,7 +58,7 @@ class EarlyStart:
             self._servers = self._threads.submit(self._start_servers)
         if not config.reward.reward_model.enable:
             self._open.add("rewards")
-            self._rewards = RewardLoopManager(config=config, rm_resource_pool=None)
+            self._rewards = rewards_of(config)(config=config, rm_resource_pool=None)
         if not is_distillation_enabled(config.get("distillation")):
             GroupAgentLoopManager.start_workers(config)
         threading.Thread(target=_import_loggers, args=(config.trainer.logger,), daemon=True).start()

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vgr_rl.errors import ConfigError
+from vgr_rl.segment.auto import is_r_sa2va
 from vgr_rl.training import environment, stop
 from vgr_rl.training.checkpoint_files import start_from
 from vgr_rl.training.console import Console
@@ -97,6 +98,8 @@ def _derive(config: DictConfig) -> None:
                 own.data = str(data.absolute())
         if config.validation.system_prompt_file:
             config.validation.system_prompt_file = str(Path(config.validation.system_prompt_file).absolute())
+        if is_r_sa2va(config.model.path):
+            config.actor_rollout_ref.model.external_lib = "vgr_rl.training.segment_policy"
         if config.model.freeze:
             config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
     OmegaConf.resolve(config)  # the workers do not know our resolvers

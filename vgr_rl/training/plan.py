@@ -10,12 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from rewards.load import find_reward
 from vgr_rl.errors import ConfigError, bullet_list
 from vgr_rl.monitoring import pictures
+from vgr_rl.segment.auto import MODEL_TYPE
 from vgr_rl.training import checkpoint_files, memory, memory_plan, preflight
 from vgr_rl.training.best_checkpoint import BestCheckpoint
 from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.policy_preflight import check_segment_policy, trained_of
 from vgr_rl.training.segmenter_preflight import check_segmenter
 from vgr_rl.training.validation import check_best_metric, check_validation, load_validations
 from vgr_rl.training.validation_benchmarks import Validation
@@ -56,7 +58,8 @@ def make_plan(config: DictConfig) -> Plan:
     folder = str(Path(config.model.path).expanduser())
     cluster = Cluster.of(config)
     missing_gpus = cluster.missing(config)
-    problems = preflight.check_architecture(spec) + ([] if config.dry_run else missing_gpus)
+    problems = preflight.check_architecture(spec) + check_segment_policy(config, spec)
+    problems += [] if config.dry_run else missing_gpus
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, problems_train = _check_data(config, "train_files", tokenizer, spec)
     val, problems_val = _check_data(config, "val_files", tokenizer, spec)
@@ -202,7 +205,7 @@ def _facts(
         ("model", f"{config.model.path} ({spec.architecture}, {sum(counts.values()):,} parameters)"),
         ("frame", f"boxes in {spec.frame}; images resized to multiples of {rule.factor} px, "
                   f"{rule.min_pixels:,} to {rule.max_pixels:,} px each"),
-        ("trains", _trains(config, counts)),
+        ("trains", trained_of(config) if spec.model_type == MODEL_TYPE else _trains(config, counts)),
         ("data", f"{train.samples:,} samples to train on, {val.samples:,} to validate on"),
         ("tokens", f"prompt <= {config.data.max_prompt_length} (longest {train.longest}, sample {train.longest_id}), "
                    f"response <= {config.data.max_response_length}"),

@@ -19,6 +19,7 @@ SUPPORTED_ARCHITECTURES = (
     "Qwen2_5_VLForConditionalGeneration",
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLMoeForConditionalGeneration",
+    "RSa2VA",
 )
 NUMBERS: dict[str, type | tuple[type, ...]] = {
     "trainer.total_training_steps": int,

@@ -21,6 +21,7 @@ from vgr_rl.judge.settings import judge_settings
 from vgr_rl.segment.server import ImageRef, MaskClient, MaskRequest, running_client
 from vgr_rl.training.grading import Grader, build_rewards, to_json
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.response_text import ResponseDecoder
 
 DETAIL = "detail"
 """Key of `reward_extra_info` that holds the samples.jsonl row as JSON; every other key is a number."""
@@ -47,6 +48,7 @@ class EvidenceRewardManager(RewardManagerBase):
         reward_model_tokenizer: Any = None,
     ) -> None:
         super().__init__(config, tokenizer, compute_score)
+        self._decode = ResponseDecoder(tokenizer)
         self._grader = build_grader(config)
         self._judge = build_judge(config)
         self._segmenter_config, self._segmenter = config.segmenter, None
@@ -61,10 +63,12 @@ class EvidenceRewardManager(RewardManagerBase):
         item = data[-1:][0]
         response_ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
-        response = self.tokenizer.decode(response_ids[:length], skip_special_tokens=True)
+        response = self._decode(response_ids[:length].tolist())
         sample = _sample(item.non_tensor_batch["extra_info"]["sample"])
         grader = self._grader_of(int(item.non_tensor_batch["global_steps"]))
         trace, judged = grader.parse(response, sample), dict[str, Any]()
+        if (masks := item.non_tensor_batch.get("masks")) is not None:
+            trace = trace._replace(masks=tuple(masks))
         if self._segmenter_config.model is not None and trace.boxes and sample.targets:
             trace, judged["segmenter"] = await self._with_box_masks(trace, item.non_tensor_batch)
         if self._judge is None:

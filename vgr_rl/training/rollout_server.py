@@ -23,11 +23,15 @@ from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
 from vllm.sampling_params import RequestOutputKind
 
 from vgr_rl.training.rollout_client import Completion
+from vgr_rl.training.rollout_model import served_part
 from vgr_rl.training.vision_tokens import banned_token_ids
 
 
 class GroupServer(vllm_async_server.vLLMHttpServer):
     """verl's server, plus `generate_group`; it also bans the vision boundaries, not only the placeholders."""
+
+    def _init_model_config(self, model_config: Any) -> Any:
+        return served_part(super()._init_model_config(model_config), self.config.load_format)
 
     async def run_server(self, args: Any) -> None:
         """Start the engine with our list of banned tokens (verl asks this function for it and has no hook)."""

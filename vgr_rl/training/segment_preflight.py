@@ -37,7 +37,7 @@ def frozen_seg(config: DictConfig, tokenizer: Any) -> str | None:
     """Return a warning when `[SEG]` cannot be learnt: its row of a frozen head is that of another new token."""
     if not config.model.lora_rank or config.masks.train_embeddings:
         return None
-    from vgr_rl.segment.model import SPECIAL_TOKENS
+    from vgr_rl.segment.auto import SPECIAL_TOKENS
 
     known = tokenizer.get_vocab()
     tokens = [token for token in SPECIAL_TOKENS if token in known]

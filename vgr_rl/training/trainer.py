@@ -29,6 +29,7 @@ from vgr_rl.training.fast_start import FastStartMixin
 from vgr_rl.training.fast_step import FastStepMixin
 from vgr_rl.training.grading import to_json
 from vgr_rl.training.guards import Guards, GuardTripped, RewardsFailing
+from vgr_rl.training.mask_rewards import MaskRewardsMixin
 from vgr_rl.training.reward_manager import DETAIL
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.validation_mixin import ValidationMixin
@@ -38,7 +39,7 @@ MODE = "evidence"
 
 
 @register_trainer(MODE)
-class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainerSync):
+class EvidenceTrainer(MaskRewardsMixin, ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainerSync):
     """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
 
     def __init__(self, config: DictConfig) -> None:
@@ -80,8 +81,7 @@ class EvidenceTrainer(ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainer
                 named |= {f"vLLM server {replica.replica_rank}.{i}": actor for i, actor in enumerate(replica.servers)}
         rewards = getattr(self, "reward_loop_manager", None)
         if rewards is not None:
-            handles = rewards.reward_loop_worker_handles or []
-            named |= {f"reward worker {i}": actor for i, actor in enumerate(handles)}
+            named |= {f"reward worker {i}": actor for i, actor in enumerate(rewards.reward_loop_workers)}
         agents = getattr(self, "agent_loop_manager", None)
         if agents is not None:
             named |= {f"agent-loop worker {i}": actor for i, actor in enumerate(agents.agent_loop_workers)}
