@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from vgr_rl.config import recipes, resolvers
+from vgr_rl.config import entry, recipes, resolvers
 
 if TYPE_CHECKING:
     from vgr_rl.benchmarks.heldout import Evaluation
@@ -192,7 +192,7 @@ def main() -> None:
 
     if sys.argv[1:] and sys.argv[1] in command.COMMANDS:
         sys.exit(command.main(sys.argv[1:]))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    entry.start_logging()
     recipes.register()
     resolvers.register()
     _run()

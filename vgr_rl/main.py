@@ -1,8 +1,5 @@
 """GRPO with evidence rewards: `python -m vgr_rl.main [recipe=NAME] [group=choice ...] [key=value ...]`."""
 
-import logging
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
@@ -18,7 +15,7 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line entry; exit code 2 means that the configuration, the data or the machine does not fit."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    entry.start_logging()
     entry.register()
     _main()
 

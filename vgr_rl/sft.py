@@ -1,7 +1,6 @@
 """Cold start by supervised fine-tuning: `python -m vgr_rl.sft [recipe=NAME] [hardware=NAME] [key=value ...]`."""
 
 import logging
-import sys
 
 import hydra
 from omegaconf import DictConfig
@@ -20,7 +19,7 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line entry; exit code 2 means that the configuration, the data or the machine does not fit."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    entry.start_logging(logging.WARNING)
     logging.getLogger("vgr_rl").setLevel(logging.INFO)
     entry.register()
     _main()

@@ -1,4 +1,4 @@
-"""What the command line entries on verl's configuration share."""
+"""What the command line entries share."""
 
 import logging
 import sys
@@ -10,6 +10,12 @@ from vgr_rl.config import recipes, resolvers, search_path
 from vgr_rl.errors import ConfigError
 
 logger = logging.getLogger("vgr_rl")
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Write messages to stderr, each once: huggingface_hub has a handler of its own."""
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("huggingface_hub").propagate = False
 
 
 def register() -> None:
