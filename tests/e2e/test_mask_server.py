@@ -1,12 +1,15 @@
-"""SAM2 servers as Ray actors: several processes ask, and a dead one is a reason."""
+"""SAM2 servers as Ray actors: several processes ask, a dead one is a reason, and a run is rewarded by their masks."""
 
 import asyncio
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.e2e.runs import lines, metrics
 from vgr_rl.errors import ConfigError
 from vgr_rl.segment.server import MaskClient, MaskReply, MaskRequest, server_name, start_servers
 from vgr_rl.tiny.segmenter import build_sam2
@@ -51,3 +54,20 @@ def test_actors_answer_by_name_and_a_dead_one_is_a_reason(tmp_path: Path) -> Non
             start_servers(str(tmp_path), servers=1, gpus=0, queue=8, batch=4, images=8)
     finally:
         ray.shutdown()
+
+
+def test_boxes_are_rewarded_for_the_masks_that_sam2_makes_of_them(tmp_path: Path) -> None:
+    counts = "[tiny,--masks,--out,data,--train,4,--val,2,--heldout,2,--sft,2,--sft-val,2]"
+    sizes = ("data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.save_freq=-1")
+    files = ("data.train_files=data/train.parquet", "data.val_files=data/val.parquet", f"data.make.arguments={counts}")
+    short = ("trainer.total_training_steps=1", "run_dir=run", "trainer.logger=[tensorboard]")
+    command = [sys.executable, "-m", "vgr_rl.main", "recipe=vrt/tiny_boxes", *sizes, *files, *short]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stderr[-4000:]
+    samples = lines(tmp_path / "run" / "samples.jsonl")
+    scores = [row["terms"]["dual_mask_iou"] for row in samples]
+    assert len(scores) == 32 and metrics(tmp_path / "run", "reward/dual_mask_iou/mean") == [
+        pytest.approx(sum(scores) / len(scores))
+    ]
+    pointing = [score for row, score in zip(samples, scores, strict=True) if row["boxes_orig_px"]]
+    assert sum(pointing) / len(pointing) > 0.5, "the tiny base points well, and the tiny SAM2 finds what it points at"
