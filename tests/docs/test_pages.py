@@ -54,6 +54,7 @@ PROGRAMS = {
     "ruff",
     "mypy",
     "pytest",
+    "docker",
     "sbatch",
     "tensorboard",
     "vllm",
