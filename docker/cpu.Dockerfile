@@ -4,7 +4,7 @@ FROM debian:bookworm-slim
 
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3-venv \
+    && apt-get install --yes --no-install-recommends ca-certificates libnuma1 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 vgr \
     && install --directory --owner vgr /opt/vgr-rl /opt/vgr-rl/runs

@@ -28,6 +28,7 @@ _ENTER = """
 set -e
 mount --rbind /dev "$ROOT/dev"
 mount -t proc proc "$ROOT/proc"
+mount -t sysfs -o ro sysfs "$ROOT/sys"
 for path in $BIND; do
     if [ -d "$path" ]; then mkdir -p "$ROOT$path"; else mkdir -p "$ROOT$(dirname "$path")"; touch "$ROOT$path"; fi
     mount --bind -o ro "$path" "$ROOT$path"

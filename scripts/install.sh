@@ -39,6 +39,12 @@ check_place() { # never turn a folder that holds something else into an environm
     fi
 }
 
+check_libraries() { # what the packages load from the system, and no package brings
+    [ "$STACK" = cpu ] || return 0
+    "$(find_python)" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
+        fail "vLLM on CPUs needs libnuma.so.1, which is not here; on Debian and Ubuntu: apt install libnuma1"
+}
+
 make_environment() {
     local python
     if [ ! -f "$UNFINISHED" ] && [ "$(python_version "$PYTHON")" = 3.11 ]; then return; fi
@@ -96,6 +102,7 @@ logged() { # COMMAND...; on failure shows the end of the log and stops
 install() {
     local start=$SECONDS
     check_place
+    check_libraries
     say "Installing $(grep -c '==' "$LOCK") packages ($STACK): 1 to 5 minutes, 3.5 GB (gpu: 15 GB, and flash-attn is compiled)."
     rm -f "$STAMP"
     make_environment

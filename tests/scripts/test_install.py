@@ -21,6 +21,7 @@ case "$*" in
         echo "$*" >>"$STUB_CALLS"
         sleep "${STUB_SLEEP:-0}"
         if [ -n "${STUB_BROKEN:-}" ]; then echo "no matching distribution"; exit 1; fi ;;
+    "-c import ctypes"*) [ -z "${STUB_NO_NUMA:-}" ] ;;
     "-c import torch"* | "-m compileall "*) ;;
     *) echo "unexpected: $*" >&2; exit 9 ;;
 esac
@@ -128,6 +129,12 @@ def test_another_python_is_refused_by_name(checkout: Checkout):
 def test_a_python_that_does_not_exist_is_named(checkout: Checkout):
     status, output = checkout.install(VGR_PYTHON="/nowhere/python")
     assert status == 1 and "VGR_PYTHON=/nowhere/python does not run" in output
+
+
+def test_a_missing_system_library_is_named_before_anything_is_installed(checkout: Checkout):
+    status, output = checkout.install(STUB_NO_NUMA="yes")
+    assert status == 1 and "needs libnuma.so.1" in output and "apt install libnuma1" in output
+    assert checkout.pip_calls() == []
 
 
 def test_a_folder_with_other_files_is_left_alone(checkout: Checkout, tmp_path: Path):
