@@ -72,6 +72,7 @@ def worker(monkeypatch, tmp_path):
     )
     worker.config = OmegaConf.create({"data": {}, "run_dir": str(tmp_path)})
     worker._told = False
+    worker._slots = asyncio.Semaphore(2)
     worker.dataset_cls, worker.llm_client, worker.reward_loop_worker_handles = EvidenceDataset, Client(), None
     worker._encoder = PromptEncoder(processor, prefill="<think>", max_prompt_tokens=256)
     worker.image_processor_calls = calls
@@ -125,3 +126,31 @@ def test_a_group_that_cannot_be_encoded_is_reported_as_failed(worker, store, cap
     (event,) = (tmp_path / "events.jsonl").read_text().splitlines()  # the first failure is enough for a person
     assert "rollout group u of tiny failed: UnidentifiedImageError" in event
     assert not store.rows
+
+
+def test_only_so_many_prompts_hold_their_images_at_a_time(worker, store, monkeypatch):
+    held, most = set(), []
+    decode = worker._images
+
+    async def noted(messages):
+        held.add(id(messages))
+        most.append(len(held))
+        return await decode(messages)
+
+    async def sampled(prompt, n, sampling, priority=0):
+        await asyncio.sleep(0.02)
+        return [Completion([5], [-0.5], aborted=False)] * n, 3
+
+    async def stored(uid, features, *_):
+        held.pop()
+
+    monkeypatch.setattr(worker, "_images", noted)
+    monkeypatch.setattr(worker.llm_client, "generate_group", sampled)
+    monkeypatch.setattr(shared_features, "put", stored)
+
+    async def all_at_once():
+        await asyncio.gather(*[worker._run_group(row(f"u{i}"), validate=False) for i in range(8)])
+
+    asyncio.run(all_at_once())
+    assert max(most) == 2 and len(most) == 8
+    assert {tag["status"] for (_, key), tag in store.tags.items() if "_" not in key} == {"finished"}

@@ -226,6 +226,10 @@ def test_a_checkpoint_of_another_model_is_not_resumed(tiny: Path, tmp_path: Path
     assert "hidden_size 999 against 128" in problems(config)
 
 
+def test_no_prompt_in_flight_is_no_rollout() -> None:
+    assert "prompts_in_flight=0 but at least 1" in preflight.check_values(compose_config("prompts_in_flight=0"))[0]
+
+
 def test_a_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}))
     with pytest.raises(ConfigError, match="model.path="):

@@ -40,15 +40,15 @@ def group_relative_advantage(
         norm_adv_by_std_in_grpo = bool(config.get("norm_adv_by_std_in_grpo", norm_adv_by_std_in_grpo))
     scores = token_level_rewards.sum(dim=-1)
     advantages = torch.zeros_like(scores)
-    group_of_row = torch.as_tensor(np.unique(np.asarray(index, dtype=str), return_inverse=True)[1])
+    group_of_row = np.unique(np.asarray(index, dtype=str), return_inverse=True)[1]
+    by_group = torch.as_tensor(np.argsort(group_of_row, kind="stable"))
     usable = ~torch.isnan(scores)
-    for group in range(int(group_of_row.max()) + 1):
-        members = group_of_row == group
-        rows = (members & usable).nonzero()[:, 0]
+    for members in by_group.split(np.bincount(group_of_row).tolist()):
+        rows = members[usable[members]]
         if len(rows) == 0:
             continue
         if len(rows) == 1:
-            alone = int(members.sum()) == 1
+            alone = len(members) == 1
             advantages[rows] = scores[rows] if alone else 0.0
             continue
         centred = scores[rows] - scores[rows].mean()

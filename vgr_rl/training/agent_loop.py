@@ -47,6 +47,7 @@ class GroupAgentLoopWorker(_WorkerBase):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._told = False
+        self._slots = asyncio.Semaphore(self.config.prompts_in_flight)
         self._encoder = PromptEncoder(
             self.processor,
             prefill=self.config.model.prefill,
@@ -85,7 +86,8 @@ class GroupAgentLoopWorker(_WorkerBase):
         partition, status = "val" if validate else "train", "failure"
         await tq.async_kv_put(key=row["uid"], partition_id=partition, tag={"status": "running"})
         try:
-            await self._rollout_group(row, validate, partition)
+            async with self._slots:
+                await self._rollout_group(row, validate, partition)
             status = "finished"
         except Exception as error:  # verl's contract: a failed group is reported; the trainer decides what follows
             logger.exception("rollout group %s of %s failed", row["uid"], row.get("data_source"))

@@ -4,19 +4,24 @@ It sends groups instead of rollouts to vLLM, polls often, fetches only the field
 the pass for the old log-probs when the batch is on-policy. Starting the actors side by side is `fast_start`.
 """
 
+import time
 from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import trainer_base
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from vgr_rl.training import on_policy, shared_features
 from vgr_rl.training.rollout_client import GroupClient
+from vgr_rl.verl_patches import replaced_names
 
 _POLL_INTERVAL_S = 0.05  # verl waits 2 s, most of a short step
+_POLL_REST = 10  # times as long as a poll takes, which lists every rollout: the driver does not spend its time on them
 _UPDATE_FIELDS = (
     "prompts",
     "responses",
@@ -39,6 +44,15 @@ def _group_replica() -> type:
     return GroupReplica
 
 
+class RestingReplayBuffer(ReplayBuffer):
+    """Polls often while there are few rollouts."""
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        started_s = time.monotonic()
+        super()._sync_metadata_from_transfer_queue()
+        self.poll_interval = max(_POLL_INTERVAL_S, _POLL_REST * (time.monotonic() - started_s))
+
+
 class FastStepMixin:
     """Overrides of `PPOTrainer`; put it first among the bases."""
 
@@ -57,9 +71,8 @@ class FastStepMixin:
         super().__init__(config)
 
     def _build_replay_buffer(self) -> Any:
-        replay_buffer = super()._build_replay_buffer()
-        replay_buffer.poll_interval = _POLL_INTERVAL_S
-        return replay_buffer
+        with replaced_names(trainer_base, ReplayBuffer=RestingReplayBuffer):
+            return super()._build_replay_buffer()
 
     def get_llm_client(self) -> LLMServerClient:
         """Return the client that can ask for whole groups."""

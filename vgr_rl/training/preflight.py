@@ -22,6 +22,7 @@ SUPPORTED_ARCHITECTURES = (
     "RSa2VA",
 )
 NUMBERS: dict[str, type | tuple[type, ...]] = {
+    "prompts_in_flight": int,
     "trainer.total_training_steps": int,
     "trainer.total_epochs": int,
     "trainer.save_freq": int,
@@ -81,6 +82,8 @@ def check_values(config: DictConfig) -> list[str]:
         value = OmegaConf.select(config, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             problems.append(f"{key}={value} but a number is expected")
+    if not problems and config.prompts_in_flight < 1:
+        problems.append(f"prompts_in_flight={config.prompts_in_flight} but at least 1 is expected")
     unknown = sorted(set(config.model.freeze) - set(COMPONENTS))
     if unknown or set(config.model.freeze) == set(COMPONENTS):
         problems.append(
