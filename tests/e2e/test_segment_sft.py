@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.test_sft import _losses, _run
+from tests.e2e.runs import by_step, cold_start
 from tests.training.segment_fixtures import write_mask_data, write_segmenter
 from tests.training.sft_fixtures import run_overrides
 
@@ -21,16 +21,16 @@ def test_it_learns_resumes_and_exports_a_model_with_masks(tmp_path: Path) -> Non
     write_segmenter(tmp_path / "model")
     write_mask_data(tmp_path, train=12, val=4)
     run_dir = tmp_path / "run"
-    _run(tmp_path, run_dir, *SETTINGS, stop_after=3)
-    first = _losses(run_dir)
-    _run(tmp_path, run_dir, *SETTINGS)
-    losses = _losses(run_dir)
+    cold_start(tmp_path, run_dir, *SETTINGS, stop_after=3)
+    first = by_step(run_dir)
+    cold_start(tmp_path, run_dir, *SETTINGS)
+    losses = by_step(run_dir)
     assert list(first) == [1, 2, 3] and list(losses) == [1, 2, 3, 4, 5, 6]
     assert losses[3] == pytest.approx(first[3], rel=1e-6), "made once more from the checkpoint of step 2"
     assert losses[6] < losses[1]
-    text, bce, dice = (_losses(run_dir, f"train/{name}")[1] for name in ("lm_loss", "mask_bce", "mask_dice"))
+    text, bce, dice = (by_step(run_dir, f"train/{name}")[1] for name in ("lm_loss", "mask_bce", "mask_dice"))
     assert losses[1] == pytest.approx(text + 2 * bce + 0.5 * dice, rel=1e-4)
-    validated = _losses(run_dir, "val/mask_iou")
+    validated = by_step(run_dir, "val/mask_iou")
     assert list(validated) == [6] and 0 <= validated[6] < 1
 
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", run_dir / "model"))
@@ -60,5 +60,5 @@ def _check_two_processes(folder: Path, one: Path) -> None:
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert "adapter of 2 shards folded" in finished.stderr
     for name in ("train/lm_loss", "train/mask_iou"):
-        assert _losses(two, name)[1] == pytest.approx(_losses(one, name)[1], rel=1e-3)
-    assert list(_losses(two, "val/mask_iou")) == [2]
+        assert by_step(two, name)[1] == pytest.approx(by_step(one, name)[1], rel=1e-3)
+    assert list(by_step(two, "val/mask_iou")) == [2]
