@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.e2e.runs import lines, metrics
 from vgr_rl.errors import ConfigError
+from vgr_rl.prepare import main as prepare
 from vgr_rl.segment.server import MaskClient, MaskReply, MaskRequest, server_name, start_servers
 from vgr_rl.tiny.segmenter import build_sam2
 
@@ -57,9 +58,10 @@ def test_actors_answer_by_name_and_a_dead_one_is_a_reason(tmp_path: Path) -> Non
 
 
 def test_boxes_are_rewarded_for_the_masks_that_sam2_makes_of_them(tmp_path: Path) -> None:
-    counts = "[tiny,--masks,--out,data,--train,4,--val,2,--heldout,2,--sft,2,--sft-val,2]"
+    counts = ["--train", "4", "--val", "2", "--heldout", "2", "--sft", "2", "--sft-val", "2"]
+    prepare(["tiny", "--masks", "--out", str(tmp_path / "data"), *counts])
     sizes = ("data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.save_freq=-1")
-    files = ("data.train_files=data/train.parquet", "data.val_files=data/val.parquet", f"data.make.arguments={counts}")
+    files = ("data.train_files=data/train.parquet", "data.val_files=data/val.parquet")
     short = ("trainer.total_training_steps=1", "run_dir=run", "trainer.logger=[tensorboard]")
     command = [sys.executable, "-m", "vgr_rl.main", "recipe=vrt/tiny_boxes", *sizes, *files, *short]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)

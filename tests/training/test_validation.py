@@ -47,7 +47,12 @@ def data(tmp_path: Path) -> Path:
 def config(benchmarks: Any, **settings: Any) -> DictConfig:
     trainer = {"test_freq": 5, "save_freq": 5, "val_before_train": False, **settings.pop("trainer", {})}
     usual = {"seed": 0, "system_prompt_file": None, "best_metric": None, "best_mode": "max"}
-    own = {"trainer": trainer, "model": {"prefill": "<think>"}, "segmenter": {"model": settings.pop("sam2", None)}}
+    own = {
+        "data": {"val_files": settings.pop("val_files", "val.parquet")},
+        "trainer": trainer,
+        "model": {"prefill": "<think>"},
+        "segmenter": {"model": settings.pop("sam2", None)},
+    }
     return OmegaConf.create({"validation": {**usual, "benchmarks": benchmarks, **settings}, **own})
 
 
@@ -201,6 +206,9 @@ def test_settings_that_contradict_each_other_are_named(settings: dict[str, Any],
     (problem,) = check_validation(config({"vrt_bench": {"data": "x"}}))
     assert problem.startswith("validation.benchmarks.vrt_bench: segmenter.model=null")
     assert check_validation(config({"vrt_bench": {"data": "x"}}, sam2="x")) == []
+    (problem,) = check_validation(config({}, val_files=[]))
+    assert problem.startswith("trainer.test_freq=5, trainer.val_before_train=False but data.val_files and validation.")
+    assert check_validation(config({}, val_files=[], trainer={"test_freq": -1})) == []
 
 
 def test_the_best_checkpoint_is_chosen_by_a_number_that_there_is(data: Path) -> None:

@@ -34,7 +34,7 @@ class EvidenceDataset(RLHFDataset):
             frame = datasets.load_dataset("parquet", data_files=str(file))["train"]
             folder = str(Path(file).resolve().parent)
             frames.append(frame.add_column("image_root", [folder] * len(frame)))
-        self.dataframe = datasets.concatenate_datasets(frames)
+        self.dataframe = datasets.concatenate_datasets(frames) if frames else datasets.Dataset.from_list([])
         self._file_ends = list(itertools.accumulate(len(frame) for frame in frames))
         if 0 < self.max_samples < len(self.dataframe):
             self.dataframe = self.dataframe.select(range(self.max_samples))

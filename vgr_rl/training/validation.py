@@ -46,6 +46,12 @@ def check_validation(config: DictConfig) -> list[str]:
     problems = []
     if asked and frequency < 1 and not config.trainer.val_before_train:
         problems.append(f"validation.benchmarks={asked} but trainer.test_freq={frequency}: set every how many steps")
+    if not asked and not config.data.val_files and (frequency > 0 or config.trainer.val_before_train):
+        before = config.trainer.val_before_train
+        problems.append(
+            f"trainer.test_freq={frequency}, trainer.val_before_train={before} but data.val_files and "
+            "validation.benchmarks are empty; name what the run is validated on, or set trainer.test_freq=-1"
+        )
     if vrt_bench.NAME in asked and config.segmenter.model is None:
         problems.append(
             f"validation.benchmarks.{vrt_bench.NAME}: segmenter.model=null; name the SAM2 that makes masks of the boxes"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from vgr_rl.benchmarks.predictions import Prediction
@@ -54,6 +54,13 @@ class ValidationMixin:
         self._saved_step = -1
         self._log = RunLog(config.run_dir)
 
+    def _init_dataloader(self) -> None:
+        data = self.config.data
+        if not data.val_files:  # torch makes loaders of nothing only in order, and of a batch
+            with open_dict(data):
+                data.val_batch_size, data.validation_shuffle = data.val_batch_size or _BATCH, False
+        super()._init_dataloader()
+
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         self._saved_step = self.global_steps
@@ -63,7 +70,7 @@ class ValidationMixin:
         self._saved_step = self.global_steps
 
     def _validate(self) -> dict[str, float]:
-        metrics: dict[str, float] = super()._validate()
+        metrics: dict[str, float] = super()._validate() if self.config.data.val_files else {}
         usual = self.val_dataloader
         try:
             for validation in self._validations:
