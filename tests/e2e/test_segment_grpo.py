@@ -1,0 +1,54 @@
+"""GRPO of R-Sa2VA for real: rollouts with [SEG], masks made by the policy workers, rewards, resume and export."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.e2e.runs import CORRELATION, lines, metrics
+from tests.training.segment_fixtures import write_segmenter
+from vgr_rl.data.schema import write_samples
+from vgr_rl.data.tiny_masks import rl_rows
+
+pytestmark = pytest.mark.e2e
+REWARD = Path(__file__).with_name("segs.py")
+
+
+def train(folder: Path, steps: int) -> None:
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "vgr_rl.main", "recipe=vrt/tiny", f"run_dir={folder}/run"),
+            *(f"model.path={folder}/model", f"data.train_files={folder}/train.parquet", "data.val_files=[]"),
+            *("data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "data.make=null"),
+            *("actor_rollout_ref.actor.optim.lr=1e-2", "guards.min_correlation_tokens=64"),
+            f"+reward.terms.segs={{use: {REWARD}:counts_segs, weight: 1.0, params: {{}}}}",
+            *(f"trainer.total_training_steps={steps}", "trainer.save_freq=2", "trainer.logger=[]"),
+        ],
+        capture_output=True, text=True, timeout=400, env={**os.environ, "WANDB_MODE": "offline"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def test_masks_are_made_before_grading_and_adapters_reach_the_rollouts(tmp_path: Path) -> None:
+    write_segmenter(tmp_path / "model")
+    write_samples(rl_rows("train", 12, 0), tmp_path / "train.parquet", "train")
+    train(tmp_path, steps=2)
+    train(tmp_path, steps=3)
+    run = tmp_path / "run"
+    assert [line["step"] for line in lines(run / "metrics.jsonl")] == [1, 2, 3], "resumed from step 2"
+    assert min(metrics(run, CORRELATION)) > 0.999 and max(metrics(run, "actor/grad_norm")) > 0
+    assert max(metrics(run, "reward/failure_rate")) == 0
+    assert min(metrics(run, "timing_s/masks")) > 0 and min(metrics(run, "timing_s/old_log_prob")) > 0
+    rows = lines(run / "samples.jsonl")
+    masks = [len(row["pred_masks"]) for row in rows]
+    assert masks == [row["response"].count("[SEG]") for row in rows] and sum(masks) > 0
+    assert {tuple(mask["size"]) for row in rows for mask in row["pred_masks"]} == {(64, 64)}
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", run / "model"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed
+    assert all(name.startswith("vlm.model.layers.") and name.endswith("_proj.weight") for name in changed)
