@@ -150,8 +150,11 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
         stopped = error
     except (ray.exceptions.RayError, KeyboardInterrupt, ConnectionError) as error:
         failure = f"{type(error).__name__}: {error}"
-        run_log.event(failure, "error")
-        keep_worker_logs(run_dir)
+        try:
+            run_log.event(failure, "error")
+            keep_worker_logs(run_dir)
+        except OSError as unwritable:  # a full or read-only disk may be the very fault
+            logger.error("%s cannot be written: %s", run_dir, unwritable)
     finally:
         ray.shutdown()
         console.stop()

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vgr_rl.judge.pool import PoolRewards
 from vgr_rl.monitoring.dashboard import add_tensorboard_layout
 from vgr_rl.monitoring.pictures import RolloutPictures, trackers
 from vgr_rl.training import advantage, stop
+from vgr_rl.training.actors import actors_of
 from vgr_rl.training.checkpoint_manifest import prune, write_manifest
 from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
@@ -63,29 +65,11 @@ class EvidenceTrainer(MaskRewardsMixin, ValidationMixin, FastStartMixin, FastSte
         self.watchdog = Watchdog(
             limits.stage_timeout_s,
             limits.ping_timeout_s,
-            self.actors,
+            partial(actors_of, self),
             lambda reason: self.run_log.event(reason, "error"),
         ).start()
 
     # ---- stages, for the watchdog -----------------------------------------------------------------------------
-
-    def actors(self) -> Mapping[str, Any]:
-        """Return the handles of every actor of the run, by a name that a person can find in the logs."""
-        named: dict[str, Any] = {}
-        worker_group = getattr(self, "actor_rollout_wg", None)
-        if worker_group is not None:
-            named |= {f"policy worker {rank}": actor for rank, actor in enumerate(worker_group.workers)}
-        servers = getattr(self, "llm_server_manager", None)
-        if servers is not None:
-            for replica in servers.get_replicas():
-                named |= {f"vLLM server {replica.replica_rank}.{i}": actor for i, actor in enumerate(replica.servers)}
-        rewards = getattr(self, "reward_loop_manager", None)
-        if rewards is not None:
-            named |= {f"reward worker {i}": actor for i, actor in enumerate(rewards.reward_loop_workers)}
-        agents = getattr(self, "agent_loop_manager", None)
-        if agents is not None:
-            named |= {f"agent-loop worker {i}": actor for i, actor in enumerate(agents.agent_loop_workers)}
-        return named
 
     def init(self) -> None:
         """Start the workers and load the checkpoint to resume from."""
@@ -97,6 +81,13 @@ class EvidenceTrainer(MaskRewardsMixin, ValidationMixin, FastStartMixin, FastSte
             except ConfigError as error:
                 self.run_log.event(str(error), "error")
                 raise
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train to the end; verl ends the actors afterwards."""
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self.watchdog.stop()
 
     def on_train_begin(self) -> None:
         """Attach the run log to verl's loggers."""

@@ -1,4 +1,4 @@
-"""Ends a run whose stage does not finish, naming the actors that do not answer."""
+"""Ends a run that lost an actor, or whose stage does not finish, and names the actors that died or do not answer."""
 
 import logging
 import os
@@ -30,13 +30,44 @@ def _process_id(actor: Any) -> int:
     return os.getpid()
 
 
+class Deaths:
+    """Notices actors whose process is gone.
+
+    Each has a trivial call open, also while a method runs, and Ray fails it within seconds of the actor's death.
+    Without this a rollout whose agent loop died would be waited for until the stage is overdue.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, Any] = {}
+
+    def look(self, actors: Mapping[str, Any]) -> dict[str, str]:
+        """Return what Ray says of those that died, by name."""
+        if not actors:
+            return {}
+        import ray
+
+        for name in actors.keys() - self._open.keys():
+            self._open[name] = actors[name].__ray_call__.remote(_process_id)
+        names = {reference: name for name, reference in self._open.items()}
+        ended, _ = ray.wait(list(names), num_returns=len(names), timeout=0)
+        dead = {}
+        for reference in ended:
+            name = names[reference]
+            try:
+                ray.get(reference)
+                del self._open[name]
+            except ray.exceptions.RayActorError as error:
+                dead[name] = " ".join(str(error).split())
+        return dead
+
+
 class Watchdog:
-    """A thread in the task runner that watches the current stage.
+    """A thread in the task runner that watches the actors and the current stage.
 
     Args:
         stage_timeout_s: longest time a stage may take, seconds.
         ping_timeout_s: how long an actor has to answer, seconds.
-        actors: returns the actors to ask, by name, when a stage is overdue.
+        actors: returns the actors of the run that are there, by name.
         report: gets the reason as text before the process ends.
         end: ends the process; its argument is the exit code.
     """
@@ -70,12 +101,21 @@ class Watchdog:
         self._stopped.set()
 
     def _watch(self) -> None:
+        deaths = Deaths()
         while not self._stopped.wait(min(1.0, self.stage_timeout_s / 4)):
-            overdue_s = time.monotonic() - self._since
-            if overdue_s > self.stage_timeout_s:
-                self._report(self._reason(self._stage, overdue_s))
-                self._end(EXIT_CODE)
-                return
+            took_s = time.monotonic() - self._since
+            if dead := deaths.look(self._actors()):
+                reason = "; ".join(f"{name} died in stage {self._stage}: {why}" for name, why in dead.items())
+            elif took_s > self.stage_timeout_s:
+                reason = self._reason(self._stage, took_s)
+            else:
+                continue
+            if not self._stopped.is_set():
+                try:
+                    self._report(reason)
+                finally:  # also when the reason cannot be written
+                    self._end(EXIT_CODE)
+            return
 
     def _reason(self, stage: str, overdue_s: float) -> str:
         names = unanswering(self._actors(), self.ping_timeout_s)
