@@ -8,9 +8,10 @@ from vgr_rl.config import entry
 
 @hydra.main(config_path="config", config_name="main", version_base="1.3")
 def _main(config: DictConfig) -> None:
-    from vgr_rl.training import launch
+    from vgr_rl.training import launch, supervise
 
-    entry.run_or_exit(launch.run, config)
+    supervised = config.supervise.restarts and not config.dry_run
+    entry.run_or_exit(supervise.run if supervised else launch.run, config)
 
 
 def main() -> None:
