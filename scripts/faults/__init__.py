@@ -1,0 +1,1 @@
+"""Faults injected into real runs, and what became of them."""

@@ -1,0 +1,90 @@
+"""The fault campaign's own parts; that it finds hung and nameless runs, and that its faults happen."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.faults.__main__ import table, verdict
+from scripts.faults.injections import FAULTS, fill_disk, find, make_read_only
+
+
+@pytest.mark.parametrize(
+    ("code", "codes", "seconds", "named", "left", "expected"),
+    [
+        (None, (), 150, False, [], "HUNG"),
+        (0, (), 3, True, [], "recovered"),
+        (1, (), 3, True, [], "ended"),
+        (1, (), 3, False, [], "NAMED NOBODY"),
+        (1, (), 61, True, [], "TOO LATE"),
+        (1, (), 3, True, ["ray::Runner"], "LEFT PROCESSES"),
+        (143, (143,), 3, True, [], "ended"),
+        (1, (143,), 3, True, [], "WRONG STATUS"),
+        (0, (143,), 3, True, [], "WRONG STATUS"),
+    ],
+)
+def test_only_a_run_that_ends_in_time_with_a_name_and_a_status_has_ended(
+    code: int | None, codes: tuple[int, ...], seconds: float, named: bool, left: list[str], expected: str
+) -> None:
+    assert verdict(code, codes, seconds, named, left) == expected
+
+
+def test_the_table_has_the_last_result_of_each_fault_and_moment() -> None:
+    row = {"fault": "driver killed", "moment": "save", "verdict": "HUNG", "seconds": 150.2, "code": None}
+    rows = [row, {**row, "verdict": "ended", "seconds": 4.6, "code": -9}]
+    assert table(rows).splitlines()[2:] == ["| driver killed | save | ended | 5 s | -9 |"]
+
+
+@contextlib.contextmanager
+def isolated(run_dir: Path) -> Iterator[psutil.Process]:
+    """A process whose run directory is a small file system of its own, as that of a run."""
+    run_dir.mkdir()
+    sleeper = f"import time; open({str(run_dir / 'ready')!r}, 'w').close(); time.sleep(60)"
+    mounted = f'mount -t tmpfs -o size=1m none "{run_dir}" && exec "$@"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", sys.executable, "-c", sleeper]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while not Path(f"/proc/{process.pid}/root{run_dir}/ready").exists():
+            if process.poll() is not None:
+                pytest.skip("this machine gives no namespaces")
+            time.sleep(0.01)
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [(fill_disk, "No space left"), (make_read_only, "Read-only file system")]
+)
+def test_the_disk_is_really_full_or_read_only(fault, message: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with isolated(run_dir) as process:
+        seen = Path(f"/proc/{process.pid}/root{run_dir}/metrics.jsonl")
+        seen.write_text("line\n")
+        fault(process, run_dir)
+        with pytest.raises(OSError, match=message):
+            seen.write_text("x" * 10_000)
+    assert list(run_dir.iterdir()) == []
+
+
+def test_a_process_is_found_by_its_name_and_a_missing_one_is_an_error() -> None:
+    parent = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])
+    try:
+        while not (family := psutil.Process(parent.pid).children()):
+            time.sleep(0.01)
+        while "sleep" not in family[0].cmdline():
+            time.sleep(0.01)
+        assert find(psutil.Process(parent.pid), "sleep") == family[0]
+        with pytest.raises(LookupError, match="no process ray::Runner"):
+            find(psutil.Process(parent.pid), "ray::Runner")
+        FAULTS["driver killed"].inject(psutil.Process(parent.pid), Path())
+        assert parent.wait(timeout=10) == -9
+    finally:
+        family[0].kill()
+        parent.kill()
