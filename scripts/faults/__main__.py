@@ -10,6 +10,8 @@ import json
 import logging
 import re
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [*(set(faults) - FAULTS.keys()), *(set(moments) - MOMENTS.keys())]:
         parser.error(f"unknown: {', '.join(unknown)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the run that is under way, too
     data, results = make_data((given.out / "data").absolute()), given.out / "results.jsonl"
     bad = 0
     for name in faults:
