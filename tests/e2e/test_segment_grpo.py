@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.e2e.runs import CORRELATION, lines, metrics
+from tests.e2e.runs import CORRELATION, by_step, lines, metrics
+from tests.e2e.tiny_benchmarks import vrt_bench
 from tests.training.segment_fixtures import write_segmenter
+from vgr_rl.benchmarks.suite import score
 from vgr_rl.data.schema import write_samples
 from vgr_rl.data.tiny_masks import rl_rows
 
@@ -27,6 +29,8 @@ def train(folder: Path, steps: int) -> None:
             *("actor_rollout_ref.actor.optim.lr=1e-2", "guards.min_correlation_tokens=64"),
             f"+reward.terms.segs={{use: {REWARD}:counts_segs, weight: 1.0, params: {{}}}}",
             *(f"trainer.total_training_steps={steps}", "trainer.save_freq=2", "trainer.logger=[]"),
+            *("trainer.test_freq=2", f"+validation.benchmarks.vrt_bench={{data: {folder}}}"),
+            "data.max_prompt_length=400",
         ],
         capture_output=True, text=True, timeout=400, env={**os.environ, "WANDB_MODE": "offline"},
     )  # fmt: skip
@@ -36,6 +40,7 @@ def train(folder: Path, steps: int) -> None:
 def test_masks_are_made_before_grading_and_adapters_reach_the_rollouts(tmp_path: Path) -> None:
     write_segmenter(tmp_path / "model")
     write_samples(rl_rows("train", 12, 0), tmp_path / "train.parquet", "train")
+    vrt_bench(tmp_path / "vrt_eval.tfrecord", 3)
     train(tmp_path, steps=2)
     train(tmp_path, steps=3)
     run = tmp_path / "run"
@@ -47,6 +52,9 @@ def test_masks_are_made_before_grading_and_adapters_reach_the_rollouts(tmp_path:
     masks = [len(row["pred_masks"]) for row in rows]
     assert masks == [row["response"].count("[SEG]") for row in rows] and sum(masks) > 0
     assert {tuple(mask["size"]) for row in rows for mask in row["pred_masks"]} == {(64, 64)}
+    answers = run / "validation" / "vrt_bench" / "step_2.jsonl"
+    result = score("vrt_bench", tmp_path / "vrt_eval.tfrecord", answers).result
+    assert by_step(run, "val/vrt_bench/answer/miou")[2] == result["answer"]["miou"]
 
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", run / "model"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}

@@ -50,7 +50,7 @@ def config(benchmarks: Any, **settings: Any) -> DictConfig:
     own = {
         "data": {"val_files": settings.pop("val_files", "val.parquet")},
         "trainer": trainer,
-        "model": {"prefill": "<think>"},
+        "model": {"path": settings.pop("model", "x"), "prefill": "<think>"},
         "segmenter": {"model": settings.pop("sam2", None)},
     }
     return OmegaConf.create({"validation": {**usual, "benchmarks": benchmarks, **settings}, **own})
@@ -161,6 +161,23 @@ def test_the_masks_of_boxes_are_scored_as_by_the_command(tmp_path: Path) -> None
     assert metrics["val/vrt_bench/reasoning/miou"] == pytest.approx(1 / 3)
     assert metrics["val/vrt_bench/loc/answer/miou"] == pytest.approx(1 / 6) and metrics["val/vrt_bench/missing"] == 1
     assert metrics.keys() == set(validation.metric_names())
+
+
+def test_r_sa2va_brings_its_masks(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "r_sa2va"}')
+    masks = [box_rle((0, 0, 40, 50), Size(80, 50)), box_rle((40, 0, 60, 50), Size(80, 50))]
+    vrt_validation(tmp_path)
+    asked = config({"vrt_bench": {"data": str(tmp_path)}}, model=str(tmp_path / "model"))
+    assert check_validation(asked) == []
+    (validation,) = load_validations(asked)
+    assert "segmentation mask" in next(validation.rows()).prompt[0]["content"]
+    text = "<think>a [SEG]</think><answer>[SEG]</answer>"
+    row = {"id": "q0", "response": text, "length": 8, "image_size": [80, 50], "pred_masks": masks}
+    responses = read_responses([json.dumps(row)], 9, "orig_px", RULE, "")
+    metrics = validation.metrics(validation.score(responses, "model"))
+    assert metrics["val/vrt_bench/reasoning/miou"] == pytest.approx(1 / 3)
+    assert metrics["val/vrt_bench/answer/miou"] == pytest.approx(1 / 6)
 
 
 def test_a_segmenter_that_fails_is_no_prediction_without_masks(tmp_path: Path) -> None:

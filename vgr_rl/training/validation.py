@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from vgr_rl.benchmarks import vrt_bench
+from vgr_rl.benchmarks import vrt_bench, vrt_run
 from vgr_rl.benchmarks.answers import CONVENTIONS
 from vgr_rl.benchmarks.predictions import Prediction
 from vgr_rl.benchmarks.run import written_size
 from vgr_rl.benchmarks.suite import CHOICE, RUNNABLE, find_data
-from vgr_rl.benchmarks.vrt_run import BOX_PROMPT, as_question
 from vgr_rl.data.treevgr import SYSTEM_PROMPT
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding import Frame, ResizeRule, Size
+from vgr_rl.segment.auto import is_r_sa2va
 from vgr_rl.training.validation_benchmarks import PREFIX, AnswerValidation, MaskValidation, Validation
 
 _T = TypeVar("_T")
@@ -31,12 +31,12 @@ def load_validations(config: DictConfig) -> list[Validation]:
         ConfigError: naming the key whose value or file cannot be used.
     """
     settings: Any = OmegaConf.to_container(config.validation, resolve=True)
-    prefill = config.model.prefill
+    model = config.model
     file = settings["system_prompt_file"]
     if file is not None and not Path(file).is_file():
         raise ConfigError(f"validation.system_prompt_file={file} does not exist")
     given = None if file is None else Path(file).read_text(encoding="utf-8").strip()
-    return [_load(name, own, settings["seed"], given, prefill) for name, own in settings["benchmarks"].items() if own]
+    return [_load(name, own, settings["seed"], given, model) for name, own in settings["benchmarks"].items() if own]
 
 
 def check_validation(config: DictConfig) -> list[str]:
@@ -52,7 +52,7 @@ def check_validation(config: DictConfig) -> list[str]:
             f"trainer.test_freq={frequency}, trainer.val_before_train={before} but data.val_files and "
             "validation.benchmarks are empty; name what the run is validated on, or set trainer.test_freq=-1"
         )
-    if vrt_bench.NAME in asked and config.segmenter.model is None:
+    if vrt_bench.NAME in asked and config.segmenter.model is None and not is_r_sa2va(config.model.path):
         problems.append(
             f"validation.benchmarks.{vrt_bench.NAME}: segmenter.model=null; name the SAM2 that makes masks of the boxes"
         )
@@ -83,7 +83,7 @@ def read_responses(
     """Return the predictions of rows that the reward manager wrote, by the keys of their questions.
 
     Args:
-        details: rows as JSON, with id, response, length (tokens) and image_size.
+        details: rows as JSON, with id, response, length (tokens), image_size and, of R-Sa2VA, pred_masks.
         max_length: a response of so many tokens was cut off.
         frame: the frame of the boxes that the model writes.
         resize: how its processor resizes images.
@@ -93,7 +93,8 @@ def read_responses(
     for row in map(json.loads, details):
         size = written_size(frame, resize, Size(*row["image_size"]))
         response = row["response"].removeprefix(prefill)
-        predictions[row["id"]] = Prediction(row["id"], response, size, truncated=row["length"] >= max_length)
+        masks = tuple(row["pred_masks"]) if "pred_masks" in row else None
+        predictions[row["id"]] = Prediction(row["id"], response, size, masks, row["length"] >= max_length)
     return predictions
 
 
@@ -104,7 +105,7 @@ def as_row(prediction: Prediction) -> dict[str, Any]:
     return {"key": prediction.key, "response": prediction.response, **size, **masks, "truncated": prediction.truncated}
 
 
-def _load(name: str, settings: Any, seed: int, system_prompt: str | None, prefill: str) -> Validation:
+def _load(name: str, settings: Any, seed: int, system_prompt: str | None, model: DictConfig) -> Validation:
     key = f"validation.benchmarks.{name}"
     if name not in (*RUNNABLE, vrt_bench.NAME):
         known = ", ".join((*RUNNABLE, vrt_bench.NAME))
@@ -119,8 +120,9 @@ def _load(name: str, settings: Any, seed: int, system_prompt: str | None, prefil
         if name == vrt_bench.NAME:
             masked = vrt_bench.load(data)
             chosen = _part(masked, settings.get("items"), name, seed)
-            questions = list(map(as_question, chosen))
-            return MaskValidation(questions, len(masked), convention, chosen, system_prompt or BOX_PROMPT, prefill)
+            questions = list(map(vrt_run.as_question, chosen))
+            prompt = system_prompt or vrt_run.system_prompt(model.path)
+            return MaskValidation(questions, len(masked), convention, chosen, prompt, model.prefill)
         items = RUNNABLE[name].load(data)
         part = _part(items, settings.get("items"), name, seed)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What a run is validated on: benchmarks of answers, and VRT-Bench, where SAM2 makes masks of the policy's boxes."""
+"""What a run is validated on: benchmarks of answers, and VRT-Bench, whose masks R-Sa2VA or, of boxes, SAM2 makes."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -147,7 +147,7 @@ class AnswerValidation(Validation):
 
 @dataclass(frozen=True, slots=True)
 class MaskValidation(Validation):
-    """VRT-Bench for a policy that writes boxes: `with_masks` comes before `score`.
+    """VRT-Bench: of a policy that writes boxes `with_masks` comes before `score`; R-Sa2VA makes its masks itself.
 
     Attributes:
         items: the questions with their true masks.

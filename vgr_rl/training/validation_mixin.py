@@ -19,6 +19,7 @@ from vgr_rl.benchmarks.predictions import Prediction
 from vgr_rl.benchmarks.store import write_json, write_text
 from vgr_rl.data.schema import Row, sample_to_json
 from vgr_rl.errors import ConfigError
+from vgr_rl.segment.auto import is_r_sa2va
 from vgr_rl.segment.server import running_client
 from vgr_rl.training.best_checkpoint import BestCheckpoint
 from vgr_rl.training.dataset import with_images
@@ -105,12 +106,14 @@ class ValidationMixin:
         details = reward_extra_infos_dict[DETAIL]
         said = read_responses(details, max_length, spec.frame, spec.resize_rule, self.config.model.prefill)
         path = Path(self.config.run_dir) / "validation" / asked.name / f"step_{self.global_steps}.json"
-        responses = self._with_masks(asked, said) if isinstance(asked, MaskValidation) else said
+        responses = said
+        if isinstance(asked, MaskValidation) and not is_r_sa2va(self.config.model.path):
+            responses = self._with_masks(asked, said)
         answered = [question.key for question in asked.questions if question.key in responses]
         raw = {key: {} if responses is said else {"raw": said[key].response} for key in answered}
         lines = [json.dumps(as_row(responses[key]) | raw[key], ensure_ascii=False) for key in answered]
         write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
-        if isinstance(asked, MaskValidation) and any(responses[key].masks is None for key in answered):
+        if responses is not said and any(responses[key].masks is None for key in answered):
             return {}
         result = asked.score(responses, f"{Path(self.config.run_dir).name}, step {self.global_steps}")
         write_json(path, result)
