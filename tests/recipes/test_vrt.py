@@ -80,7 +80,7 @@ def plan_of(line: str, folder: Path, **replaced: Any) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", commands("main"))
+@pytest.mark.parametrize("line", [line for line in commands("main") if "boxes" not in line])  # see test_mask_server.py
 def test_rl_passes_its_checks(line: str, tmp_path: Path) -> None:
     facts = plan_of(line, tmp_path)
     assert facts["reward"].startswith("1 seg_format + 1 mask_iou")
