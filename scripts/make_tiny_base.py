@@ -7,9 +7,7 @@ Plain PyTorch on purpose: a base is made once, and needs neither Ray nor a rollo
 import argparse
 import contextlib
 import importlib
-import json
 import logging
-import math
 import random
 import sys
 import time
@@ -25,6 +23,7 @@ import torch.nn.functional as F
 from rewards.accuracy import Accuracy
 from rewards.dual_iou import DualIoU
 from rewards.format import Format
+from scripts.tiny_training import Learner, add_arguments, write_record
 from vgr_rl.data.tiny_world import GEOMETRY, to_sample
 from vgr_rl.grounding.frames import model_frame
 from vgr_rl.grounding.trace import parse_trace
@@ -146,12 +145,8 @@ def train(model: Any, processor: Any, family: Family, args: argparse.Namespace) 
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1, (step + 1) / 20) * (0.05 + 0.475 * (1 + math.cos(math.pi * min(1, step / args.steps)))),
-    )
+    learner = Learner(optimizer, args, warmup=20)
     stream = batches(examples(processor, family, args.seed), args.batch, args.seed)
-    start, losses = time.process_time(), []
     model.train()
     with fast_on_cpu(family):
         for step in range(args.steps):
@@ -159,16 +154,7 @@ def train(model: Any, processor: Any, family: Family, args: argparse.Namespace) 
             hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
             wanted = labels[:, 1:] != IGNORED
             loss = F.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            if (step + 1) % args.log_every == 0:
-                recent = losses[-args.log_every :]
-                seconds = time.process_time() - start
-                logger.info("step %d loss %.4f, %.0f CPU-s", step + 1, sum(recent) / len(recent), seconds)
+            learner.learn(loss)
             if args.evaluate_every and (step + 1) % args.evaluate_every == 0:
                 logger.info("step %d %s", step + 1, evaluate(model, processor, family, 200))
                 save_model(model, family, args.out)
@@ -210,16 +196,10 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", type=check_family, required=True, help="qwen2_5_vl or qwen3_vl")
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument(
         "--init", type=Path, help="model folder to go on from, with another --seed; random weights without"
     )
-    parser.add_argument("--steps", type=int, default=5500, help="optimiser steps")
-    parser.add_argument("--batch", type=int, default=16, help="samples a step; 64 does not learn in this time")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data")
-    parser.add_argument("--heldout", type=int, default=500, help="scenes of the final measurement")
-    parser.add_argument("--log-every", type=int, default=100, help="steps between two log lines")
+    add_arguments(parser, steps=5500)
     parser.add_argument("--evaluate-every", type=int, default=0, help="steps between two short measurements; 0: none")
     return parser.parse_args()
 
@@ -236,10 +216,7 @@ def main() -> None:
     seconds = time.process_time() - start
     save_model(model, args.family, args.out)
     result = evaluate(model, processor, args.family, args.heldout)
-    settings = {k: str(v) for k, v in vars(args).items() if k != "out"}
-    record = {"settings": settings, "cpu_seconds": round(seconds), f"greedy_on_{args.heldout}_heldout": result}
-    (args.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-    logger.info("%s", record)
+    write_record(args, seconds, {f"greedy_on_{args.heldout}_heldout": result})
 
 
 if __name__ == "__main__":

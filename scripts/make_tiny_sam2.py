@@ -5,9 +5,7 @@ finds the object that a box or a point shows, and knows nothing of names. Plain 
 """
 
 import argparse
-import json
 import logging
-import math
 import random
 import sys
 import time
@@ -19,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scripts.tiny_training import Learner, add_arguments, write_record
 from vgr_rl.grounding import Rle, Size, rle_iou
 from vgr_rl.grounding.masks import encode
 from vgr_rl.segment.losses import mask_loss
@@ -55,34 +54,18 @@ def prompts_of(chosen: list[list[Shape]], truth: np.ndarray, rng: random.Random)
 def train(model: Any, args: argparse.Namespace) -> None:
     """Minimise the mask loss of R-Sa2VA at points anywhere: AdamW, linear warm-up, cosine to a twentieth."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1, (step + 1) / 100) * (0.05 + 0.475 * (1 + math.cos(math.pi * min(1, step / args.steps)))),
-    )
-    rng, index, losses = random.Random(f"sam2/{args.seed}"), 0, list[float]()
-    start = time.process_time()
+    learner = Learner(optimizer, args, warmup=100)
+    rng = random.Random(f"sam2/{args.seed}")
     torch.manual_seed(args.seed)
     model.train()
     for step in range(args.steps):
-        scenes = [scene_at("base", place, args.seed) for place in range(index, index + args.batch)]
-        index += args.batch
+        scenes = [scene_at("base", place, args.seed) for place in range(step * args.batch, (step + 1) * args.batch)]
         chosen = [rng.choices(scene.shapes, k=OBJECTS) for scene in scenes]
         truth = np.stack([[shape_mask(shape) for shape in own] for own in chosen])
         asked = prompts_of(chosen, truth, rng)
         logits = model(pixel_values=pixels_of(scenes), multimask_output=False, **asked).pred_masks.flatten(0, 2)
         points = torch.rand(len(logits), POINTS, 2)  # at uncertain ones alone it takes 1,500 steps to begin to learn
-        loss = mask_loss(logits, torch.from_numpy(truth).flatten(0, 1), points).total
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if (step + 1) % args.log_every == 0:
-            recent = losses[-args.log_every :]
-            logger.info(
-                "step %d loss %.4f, %.0f CPU-s", step + 1, sum(recent) / len(recent), time.process_time() - start
-            )
+        learner.learn(mask_loss(logits, torch.from_numpy(truth).flatten(0, 1), points).total)
 
 
 def pixels_of(scenes: list[Scene]) -> Tensor:
@@ -110,13 +93,7 @@ def _iou(first: Rle, second: Rle) -> float:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps")
-    parser.add_argument("--batch", type=int, default=16, help="pictures a step")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data")
-    parser.add_argument("--heldout", type=int, default=500, help="scenes of the final measurement")
-    parser.add_argument("--log-every", type=int, default=100, help="steps between two log lines")
+    add_arguments(parser, steps=4000)
     return parser.parse_args()
 
 
@@ -129,11 +106,7 @@ def main() -> None:
     train(model, args)
     seconds = time.process_time() - start
     model.save_pretrained(args.out)
-    result = evaluate(args.out, args.heldout)
-    settings = {name: value for name, value in vars(args).items() if name not in ("out", "log_every")}
-    record = {"settings": settings, "cpu_seconds": round(seconds), f"on_{args.heldout}_heldout": result}
-    (args.out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    logger.info("%s", record)
+    write_record(args, seconds, {f"on_{args.heldout}_heldout": evaluate(args.out, args.heldout)})
 
 
 if __name__ == "__main__":

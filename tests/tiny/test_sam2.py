@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from safetensors import safe_open
 
-from scripts.make_tiny_sam2 import evaluate
+from scripts.make_tiny_sam2 import evaluate, parse_args
 from vgr_rl.config.resolvers import asset_path
 from vgr_rl.tiny.segmenter import build_sam2
 
@@ -17,6 +18,13 @@ def test_it_finds_objects_on_held_out_scenes() -> None:
     found = evaluate(FOLDER, 30)
     for kind in ("box_miou", "point_miou"):
         assert found[kind] > measured[kind] - 0.08 and measured[kind] > 0.85, "a box as a mask has 0.76"
+
+
+def test_it_is_what_the_script_makes_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["make_tiny_sam2.py", "--out", str(FOLDER)])
+    given, recorded = vars(parse_args()), json.loads((FOLDER / "training.json").read_text())["settings"]
+    assert [str(recorded[name]) for name in recorded] == [str(given[name]) for name in recorded]
+    assert recorded.keys() >= {"steps", "batch", "lr", "seed"}
 
 
 def test_it_has_the_architecture_of_the_builder_and_is_small() -> None:
