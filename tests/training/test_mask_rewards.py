@@ -68,15 +68,15 @@ def test_only_the_rewards_of_an_r_sa2va_wait_for_masks(model: Path, tmp_path: Pa
     assert rewards_of(OmegaConf.create({"model": {"path": str(tmp_path)}})) is not RewardsAfterMasks
 
 
-def test_vllm_loads_a_vision_language_model_that_knows_seg(model: Path) -> None:
+def test_vllm_loads_a_vision_language_model_that_knows_seg(model: Path, tmp_path: Path) -> None:
     auto.register(model)
     own = AutoConfig.from_pretrained(model)
     processor = build_processor("qwen2_5_vl")
     processor.tokenizer = AutoTokenizer.from_pretrained(model)
     given = SimpleNamespace(hf_config=own, local_path=str(model), get_processor=lambda: processor)
     with pytest.raises(ValueError, match="load_format=safetensors but"):
-        served_part(given, "safetensors")
-    served = served_part(given, "dummy")
+        served_part(given, "safetensors", tmp_path / "served")
+    served = served_part(given, "dummy", tmp_path / "served")
     config = AutoConfig.from_pretrained(served.local_path)
     assert config.architectures == ["Qwen2_5_VLForConditionalGeneration"]
     assert config.get_text_config().vocab_size == own.get_text_config().vocab_size

@@ -1,6 +1,6 @@
 """What vLLM loads of the policy: of R-Sa2VA the vision-language model, which knows `[SEG]` as a token."""
 
-import tempfile
+from pathlib import Path
 from typing import Any
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -8,7 +8,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vgr_rl.segment.auto import MODEL_TYPE
 
 
-def served_part(model: Any, load_format: str) -> Any:
+def served_part(model: Any, load_format: str, folder: Path) -> Any:
     """Point verl's model configuration at the part that vLLM serves.
 
     The folder holds no weights: they come from the policy, before the first rollout.
@@ -16,6 +16,7 @@ def served_part(model: Any, load_format: str) -> Any:
     Args:
         model: verl's `HFModelConfig`, changed in place for R-Sa2VA.
         load_format: `actor_rollout_ref.rollout.load_format`.
+        folder: where it is written; made here, and removed by whoever names it.
 
     Raises:
         ValueError: if vLLM shall read weights of R-Sa2VA.
@@ -29,9 +30,7 @@ def served_part(model: Any, load_format: str) -> Any:
         )
     served = model.hf_config.vlm_config
     served.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[served.model_type]]
-    folder = tempfile.mkdtemp(prefix="vgr_rl_served_")
     served.save_pretrained(folder)
     model.get_processor().save_pretrained(folder)
-    model.hf_config, model.local_path = served, folder
-    model.local_hf_config_path = folder
+    model.hf_config, model.local_path, model.local_hf_config_path = served, str(folder), str(folder)
     return model

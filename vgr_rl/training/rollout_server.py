@@ -6,8 +6,10 @@ come back once, at the end, instead of one output object for every token of ever
 """
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +33,9 @@ class GroupServer(vllm_async_server.vLLMHttpServer):
     """verl's server, plus `generate_group`; it also bans the vision boundaries, not only the placeholders."""
 
     def _init_model_config(self, model_config: Any) -> Any:
-        return served_part(super()._init_model_config(model_config), self.config.load_format)
+        session = Path(ray._private.worker._global_node.get_session_dir_path())  # goes with the cluster
+        folder = session / f"served_{os.getpid()}"
+        return served_part(super()._init_model_config(model_config), self.config.load_format, folder)
 
     async def run_server(self, args: Any) -> None:
         """Start the engine with our list of banned tokens (verl asks this function for it and has no hook)."""
