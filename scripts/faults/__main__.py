@@ -32,7 +32,7 @@ def trial(name: str, moment: str, folder: Path, data: Path) -> dict[str, Any]:
     """Run once with a fault, and return what happened."""
     fault, segments = FAULTS[name], SegmentGuard()
     shutil.rmtree(folder, ignore_errors=True)
-    run = Run(folder, data, "guards.ping_timeout_s=5", steps=STEPS)
+    run = Run(folder, data, steps=STEPS)
     try:
         run.reach(MOMENTS[moment], times=2)
         run.know_family()

@@ -21,9 +21,11 @@ from vgr_rl.training.console import Console
 from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.model_spec import is_local
 from vgr_rl.training.preflight import MICRO_BATCHES
+from vgr_rl.training.ray_agents import agents_end_with_us
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.segmenter_preflight import segmenter_gpus
 from vgr_rl.training.shared_memory import SegmentGuard
+from vgr_rl.training.stalls import Stalled, get_watched
 
 logger = logging.getLogger(__name__)
 
@@ -144,11 +146,12 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     stop.forget(run_dir)
     try:
         start_ray(config, env)
-        with stop.on_signals(run_dir) as received:
-            ray.get(_runner_class().remote().run.remote(config, secrets(config)))
+        with stop.on_signals(run_dir) as received, agents_end_with_us():
+            runner = _runner_class().remote()
+            get_watched(runner.run.remote(config, secrets(config)), "task runner", runner, config.guards.ping_timeout_s)
     except stop.Stopped as error:
         stopped = error
-    except (ray.exceptions.RayError, KeyboardInterrupt, ConnectionError) as error:
+    except (ray.exceptions.RayError, KeyboardInterrupt, ConnectionError, Stalled) as error:
         failure = f"{type(error).__name__}: {error}"
         try:
             run_log.event(failure, "error")

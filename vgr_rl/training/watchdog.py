@@ -1,4 +1,4 @@
-"""Ends a run that lost an actor, or whose stage does not finish, and names the actors that died or do not answer."""
+"""Ends a run with an actor that died or stands still, or whose stage does not finish, and names the actors."""
 
 import logging
 import os
@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from vgr_rl.training.stalls import Stalls
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +103,14 @@ class Watchdog:
         self._stopped.set()
 
     def _watch(self) -> None:
-        deaths = Deaths()
+        deaths, stalls = Deaths(), Stalls(self.ping_timeout_s)
         while not self._stopped.wait(min(1.0, self.stage_timeout_s / 4)):
             took_s = time.monotonic() - self._since
-            if dead := deaths.look(self._actors()):
+            actors = self._actors()
+            if dead := deaths.look(actors):
                 reason = "; ".join(f"{name} died in stage {self._stage}: {why}" for name, why in dead.items())
+            elif silent := stalls.look(actors):
+                reason = "; ".join(f"{name} stands still in stage {self._stage}: {why}" for name, why in silent.items())
             elif took_s > self.stage_timeout_s:
                 reason = self._reason(self._stage, took_s)
             else:
