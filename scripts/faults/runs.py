@@ -68,10 +68,18 @@ class Run:
     def reach(self, stage: str, times: int) -> None:
         """Wait until the run enters a stage for this time."""
         deadline = time.monotonic() + START_S
-        while self._stages.read_text().splitlines().count(stage) < times:
+        while self.entered(stage) < times:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise NotReached(f"no stage {stage}: {self.log.read_text()[-3000:]}")
             time.sleep(_POLL_S)
+
+    def entered(self, stage: str) -> int:
+        """Return how often the run has entered a stage."""
+        return self._stages.read_text().splitlines().count(stage)
+
+    def stage(self) -> str:
+        """Return the stage that it entered last."""
+        return self._stages.read_text().splitlines()[-1]
 
     def know_family(self) -> None:
         """Remember the processes that the run consists of now."""

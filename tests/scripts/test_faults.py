@@ -1,6 +1,7 @@
 """The fault campaign's own parts; that it finds hung and nameless runs, and that its faults happen."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from scripts.faults.__main__ import table, verdict
 from scripts.faults.injections import FAULTS, fill_disk, find, make_read_only
+from scripts.faults.kills import compare
 
 
 @pytest.mark.parametrize(
@@ -88,3 +92,30 @@ def test_a_process_is_found_by_its_name_and_a_missing_one_is_an_error() -> None:
     finally:
         family[0].kill()
         parent.kill()
+
+
+def ended_run(run_dir: Path, order: tuple[int, ...], responses: tuple[str, ...], weight: float) -> Path:
+    (run_dir / "model").mkdir(parents=True)
+    rows = [{"step": 1, "id": f"row-{i}", "rollout": 0, "response": responses[i]} for i in order]
+    (run_dir / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    save_file({"a": torch.tensor([0.5, weight])}, run_dir / "model" / "model.safetensors")
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("order", "responses", "weight", "batches", "others", "difference"),
+    [
+        ((0, 1), ("x", "y"), 1.0, True, 0, 0.0),
+        ((1, 0), ("x", "y"), 1.0, False, 2, 0.0),
+        ((0,), ("x", "y"), 1.0, False, 1, 0.0),
+        ((0, 1), ("x", "z"), 1.25, True, 1, 0.25),
+    ],
+)
+def test_runs_that_saw_or_said_or_learnt_something_else_differ(
+    order: tuple[int, ...], responses: tuple[str, ...], weight: float, batches: bool, others: int, difference: float,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    whole = ended_run(tmp_path / "whole", (0, 1), ("x", "y"), 1.0)
+    found = compare(whole, ended_run(tmp_path / "killed", order, responses, weight))
+    assert (found["same_batches"], found["other_responses"]) == (batches, others)
+    assert (found["largest_weight_difference"], found["same_weights"]) == (difference, difference == 0.0)

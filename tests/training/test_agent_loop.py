@@ -70,7 +70,7 @@ def worker(monkeypatch, tmp_path):
         val_kwargs=SimpleNamespace(n=1, **sampling | {"temperature": 0.0}),
         **sampling,
     )
-    worker.config = OmegaConf.create({"data": {}, "run_dir": str(tmp_path)})
+    worker.config = OmegaConf.create({"data": {}, "run_dir": str(tmp_path), "seed": 0, "seed_rollouts": False})
     worker._told = False
     worker._slots = asyncio.Semaphore(2)
     worker.dataset_cls, worker.llm_client, worker.reward_loop_worker_handles = EvidenceDataset, Client(), None
@@ -114,6 +114,18 @@ def test_validation_samples_with_its_own_settings_and_stores_no_vision_inputs(wo
     assert [(n, sampling["temperature"]) for _, n, sampling in worker.llm_client.prompts] == [(1, 0.0)]
     assert ("val", "u_0_0") in store.rows
     assert (shared_features.PARTITION, "u") not in store.rows
+
+
+def test_rollouts_are_seeded_by_run_and_prompt_when_asked_for_and_those_of_validation_never(worker, store):
+    for seed, uid in [(0, "step1-prompt0"), (0, "step1-prompt0"), (0, "step1-prompt1"), (1, "step1-prompt0")]:
+        worker.config.update(seed=seed, seed_rollouts=True)
+        asyncio.run(worker._run_group(row(uid), validate=False))
+    asyncio.run(worker._run_group(row(), validate=True))
+    worker.config.seed_rollouts = False
+    asyncio.run(worker._run_group(row(), validate=False))
+    first, again, *others = [sampling.get("seed") for _, _, sampling in worker.llm_client.prompts]
+    assert first == again and len({first, *others}) == 4 and others[2:] == [None, None]
+    assert all(abs(first - other) > GROUP for other in others[:2])
 
 
 def test_a_group_that_cannot_be_encoded_is_reported_as_failed(worker, store, caplog, tmp_path):

@@ -66,7 +66,7 @@ def problems(config: DictConfig) -> str:
 
 def test_our_keys_come_first_and_every_verl_key_is_reachable() -> None:
     config = compose_config("actor_rollout_ref.actor.clip_ratio_high=0.28")
-    assert list(config)[:5] == ["run_dir", "dry_run", "seed", "log_every_nth_group", "pictures"]
+    assert list(config)[:5] == ["run_dir", "dry_run", "seed", "seed_rollouts", "log_every_nth_group"]
     assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
     assert config.trainer.v1.trainer_mode == "evidence"
 

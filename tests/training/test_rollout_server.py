@@ -150,6 +150,28 @@ def test_groups_in_flight_together_do_not_mix(server, model):
         assert samples[0].log_probs is None
 
 
+def test_a_seed_gives_each_completion_its_own_draws_whatever_else_is_under_way(server, model):
+    prompt, other = encode(model, [(64, 64)]), encode(model, [])
+
+    async def beside(seed):
+        def group(prompt, **sampling):
+            return server.generate_group(
+                token_ids=prompt.token_ids, features=prompt.features, image_ids=prompt.image_ids, n=N,
+                sampling={"temperature": 1.0, "logprobs": 0, **sampling},
+            )  # fmt: skip
+
+        # vLLM's CPU sampler heeds seeds only where all requests of a batch have one, as those of a run do
+        _, (samples, _) = await asyncio.gather(group(other, seed=99), group(prompt, seed=seed))
+        return samples
+
+    def ids(samples):
+        return [sample.token_ids for sample in samples]
+
+    alone = ids(generate(server, prompt, seed=7)[0])
+    assert ids(asyncio.run(beside(7))) == alone and len({tuple(each) for each in alone}) == N
+    assert ids(generate(server, prompt, seed=8)[0])[:-1] == alone[1:]
+
+
 def test_prompt_without_room_names_the_knob(server, model):
     prompt = encode(model, [])
     server.config.max_model_len = len(prompt.token_ids)

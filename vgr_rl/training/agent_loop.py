@@ -9,6 +9,7 @@ several turns) to verl. Configured by `actor_rollout_ref.rollout.agent`:
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 import time
@@ -106,6 +107,8 @@ class GroupAgentLoopWorker(_WorkerBase):
         rollout = self.rollout_config
         n = int(row.pop("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n))
         sampling = self._sampling(validate, bool(row.pop("__do_sample__", True)))
+        if self.config.seed_rollouts and not validate:
+            sampling["seed"] = group_seed(self.config.seed, row["uid"])
         images = await self._images(row["raw_prompt"])
         prompt = await asyncio.to_thread(self._encoder.encode, row["raw_prompt"], images)
         started = time.perf_counter()
@@ -183,6 +186,11 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
         self.agent_loop_workers, type(self)._started_ahead = self._started_ahead, []
         clients = (self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
         await asyncio.gather(*[worker.connect.remote(*clients) for worker in self.agent_loop_workers])
+
+
+def group_seed(seed: int, uid: str) -> int:
+    """Return the seed of a prompt's first rollout; those behind it take the next ones."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{uid}".encode(), digest_size=6).digest())
 
 
 def _row(value: Any, index: int) -> Any:

@@ -45,12 +45,17 @@ def _group_replica() -> type:
 
 
 class RestingReplayBuffer(ReplayBuffer):
-    """Polls often while there are few rollouts."""
+    """Polls often while there are few rollouts, and hands them out by name, not as they were finished."""
 
     def _sync_metadata_from_transfer_queue(self) -> None:
         started_s = time.monotonic()
         super()._sync_metadata_from_transfer_queue()
         self.poll_interval = max(_POLL_INTERVAL_S, _POLL_REST * (time.monotonic() - started_s))
+
+    def _materialize_batch(
+        self, partition_id: str, uids: list[str], rollouts: dict[str, dict[str, Any]]
+    ) -> KVBatchMeta:
+        return super()._materialize_batch(partition_id, uids, dict(sorted(rollouts.items())))
 
 
 class FastStepMixin:

@@ -82,6 +82,13 @@ def check_values(config: DictConfig) -> list[str]:
         value = OmegaConf.select(config, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             problems.append(f"{key}={value} but a number is expected")
+    if not isinstance(config.seed_rollouts, bool):
+        problems.append(f"seed_rollouts={config.seed_rollouts} but true or false is expected")
+    prompts = config.data.get("gen_batch_size") or config.data.train_batch_size
+    if config.seed_rollouts and prompts != config.data.train_batch_size:
+        problems.append(
+            f"seed_rollouts=true but data.gen_batch_size={prompts} draws prompts in no fixed order; leave one out"
+        )
     if not problems and config.prompts_in_flight < 1:
         problems.append(f"prompts_in_flight={config.prompts_in_flight} but at least 1 is expected")
     unknown = sorted(set(config.model.freeze) - set(COMPONENTS))

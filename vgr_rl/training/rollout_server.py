@@ -63,16 +63,21 @@ class GroupServer(vllm_async_server.vLLMHttpServer):
             features: Vision inputs from the processor; empty for a text prompt.
             image_ids: One cache key for each image.
             n: Number of completions.
-            sampling: Keyword arguments of vLLM's SamplingParams, with `logprobs` as a bool.
+            sampling: Keyword arguments of vLLM's SamplingParams, with `logprobs` as a bool; with a `seed`, completion i
+                is drawn from seed + i.
             priority: vLLM's scheduling priority.
 
         Returns:
             The completions and the version (global step) of the weights.
         """
-        params = self._sampling_params(len(token_ids), sampling)
+        seed = sampling.get("seed")
+        seeds = [None if seed is None else seed + i for i in range(n)]
+        params = [self._sampling_params(len(token_ids), {**sampling, "seed": each}) for each in seeds]
         lora = await self._lora_request()
         inputs = [self._engine_input(token_ids, features, image_ids) for _ in range(n)]
-        samples = await asyncio.gather(*[self._generate_one(each, params, lora, priority) for each in inputs])
+        samples = await asyncio.gather(
+            *[self._generate_one(*each, lora, priority) for each in zip(inputs, params, strict=True)]
+        )
         return list(samples), self.global_steps
 
     def _sampling_params(self, prompt_length: int, sampling: Mapping[str, Any]) -> SamplingParams:
