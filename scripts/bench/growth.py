@@ -6,10 +6,10 @@ The trainer, its loop, TransferQueue and the files of the run are the real ones,
 Engines are not there (`growth_stand_ins.py`): rollouts come from an actor that grades made-up responses and stores them
 as the agent loop does, and a worker group of 64 nodes with 8 GPUs counts what it is sent.
 
-Printed for each size, of the cheaper of two steps up to 1,024 sequences, of one above: CPU seconds of the driver, wall
-seconds without the rollouts, the peak of the driver's memory over what it held before, and what TransferQueue's storage
-grew by. Then lines are fitted; on a machine that is busy the wall time is no measure, and it is not judged. It takes
-five minutes on two cores, nearly all of it the rollouts.
+Printed for each size, of the cheaper of two steps, since the first also has to get its memory: CPU seconds of the
+driver, wall seconds without the rollouts, the peak of the driver's memory over what it held before, and what
+TransferQueue's storage grew by. Then lines are fitted; on a machine that is busy the wall time is no measure, and it is
+not judged. It takes ten minutes on two cores, nearly all of it the rollouts.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from vgr_rl.data.schema import Row, image_path, write_samples
 from vgr_rl.data.tiny_world import rl_rows
 from vgr_rl.training import environment, launch
 
-GROUP, TWICE_UP_TO, NODES, GPUS_PER_NODE = 8, 1024, 64, 8
+GROUP, STEPS, NODES, GPUS_PER_NODE = 8, 2, 64, 8
 LIMIT = 1.3  # that the largest step may cost, by the line through the others
 COSTS = {"cpu_s": "CPU s", "wall_s": "wall s", "driver_mib": "driver MiB", "stored_mib": "stored MiB"}
 JUDGED = ("cpu_s", "driver_mib", "stored_mib")
@@ -113,7 +113,7 @@ def measure(
         sized = copy.deepcopy(config)
         with open_dict(sized):
             sized.run_dir = str(folder / str(size))
-            sized.trainer.total_training_steps = 2 if size <= TWICE_UP_TO else 1
+            sized.trainer.total_training_steps = STEPS
             sized.data.train_batch_size = sized.actor_rollout_ref.actor.ppo_mini_batch_size = size // GROUP
         launch.open_run_dir(sized)
         costs = growth_stand_ins.run(sized, min(NODES * GPUS_PER_NODE, size), actors)

@@ -181,7 +181,7 @@ class Trainer(EvidenceTrainer):
         self._init_dataloader()
         self._init_dump_executor()
         self.resource_pool_manager = SimpleNamespace(get_n_gpus=lambda: self.actor_rollout_wg.world_size)
-        self.reward_loop_manager = SimpleNamespace(reward_loop_worker_handles=[])
+        self.reward_loop_manager = SimpleNamespace(reward_loop_worker_handles=[], reward_loop_workers=[])
         self.checkpoint_manager = SimpleNamespace(update_weights=_nothing, sleep_replicas=_nothing)
         self.global_steps = 0
 
