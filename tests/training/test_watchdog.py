@@ -31,3 +31,15 @@ def test_stages_that_move_on_are_left_alone() -> None:
         time.sleep(0.1)
     watchdog.stop()
     assert not ended.is_set() and reasons == []
+
+
+def test_a_watchdog_that_fails_ends_the_run_instead_of_leaving_it_alone() -> None:
+    reasons: list[str] = []
+    ended = threading.Event()
+
+    def actors() -> dict[str, object]:
+        raise KeyError("no such actor")
+
+    Watchdog(0.2, 0.1, actors, reasons.append, lambda code: ended.set()).start()
+    assert ended.wait(5)
+    assert reasons == ["the watchdog failed in stage start: KeyError: 'no such actor'"]

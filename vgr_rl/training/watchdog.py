@@ -103,24 +103,32 @@ class Watchdog:
         self._stopped.set()
 
     def _watch(self) -> None:
+        try:
+            reason = self._why_to_end()
+        except Exception as error:  # nobody would watch any longer, and a run could wait for ever
+            if self._stopped.is_set():
+                return
+            logger.exception("the watchdog failed")
+            reason = f"the watchdog failed in stage {self._stage}: {type(error).__name__}: {error}"
+        if not self._stopped.is_set():
+            try:
+                self._report(reason)
+            finally:  # also when the reason cannot be written
+                self._end(EXIT_CODE)
+
+    def _why_to_end(self) -> str:
+        """Watch until there is a reason to end the run, and return it; "" when stopped."""
         deaths, stalls = Deaths(), Stalls(self.ping_timeout_s)
         while not self._stopped.wait(min(1.0, self.stage_timeout_s / 4)):
             took_s = time.monotonic() - self._since
             actors = self._actors()
             if dead := deaths.look(actors):
-                reason = "; ".join(f"{name} died in stage {self._stage}: {why}" for name, why in dead.items())
-            elif silent := stalls.look(actors):
-                reason = "; ".join(f"{name} stands still in stage {self._stage}: {why}" for name, why in silent.items())
-            elif took_s > self.stage_timeout_s:
-                reason = self._reason(self._stage, took_s)
-            else:
-                continue
-            if not self._stopped.is_set():
-                try:
-                    self._report(reason)
-                finally:  # also when the reason cannot be written
-                    self._end(EXIT_CODE)
-            return
+                return "; ".join(f"{name} died in stage {self._stage}: {why}" for name, why in dead.items())
+            if silent := stalls.look(actors):
+                return "; ".join(f"{name} stands still in stage {self._stage}: {why}" for name, why in silent.items())
+            if took_s > self.stage_timeout_s:
+                return self._reason(self._stage, took_s)
+        return ""
 
     def _reason(self, stage: str, overdue_s: float) -> str:
         names = unanswering(self._actors(), self.ping_timeout_s)
