@@ -50,6 +50,7 @@ GROUPS = {
 PROGRAMS = {
     "bash",
     "python",
+    "ray",
     "pip",
     "ruff",
     "mypy",

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -22,12 +23,15 @@ class Cluster:
 
     Attributes:
         address: of the dashboard, for `ray job submit`.
+        gcs: of Ray itself, for RAY_ADDRESS.
         environment: with the token and the `python` that jobs run.
         nodes: process of `ray start` by node, the head first.
     """
 
-    def __init__(self, address: str, environment: dict[str, str], nodes: list[subprocess.Popen[bytes]]) -> None:
-        self.address, self.environment, self.nodes = address, environment, nodes
+    def __init__(
+        self, address: str, gcs: str, environment: dict[str, str], nodes: list[subprocess.Popen[bytes]]
+    ) -> None:
+        self.address, self.gcs, self.environment, self.nodes = address, gcs, environment, nodes
 
     def ray(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command of Ray's."""
@@ -37,8 +41,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(gpus: list[int], env: dict[str, str] | None = None) -> Iterator[Cluster]:
-    """Start a node for each number of GPU slots, the head first, on 127.0.0.1, 127.0.0.2, …, and end them all."""
+def running(
+    gpus: list[int], env: dict[str, str] | None = None, names: Mapping[int, str] | None = None
+) -> Iterator[Cluster]:
+    """Start a node for each number of GPU slots, the head first, on 127.0.0.1, 127.0.0.2, …, and end them all.
+
+    Args:
+        gpus: slots of each node.
+        env: of all.
+        names: a resource of its own that a node offers, by the node's number from 0.
+    """
     environment = {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "WANDB_MODE": "offline"},
@@ -54,6 +66,8 @@ def running(gpus: list[int], env: dict[str, str] | None = None) -> Iterator[Clus
             options = [f"--node-ip-address=127.0.0.{number + 1}", "--num-cpus=16", f"--num-gpus={slots}"]
             ports = ("dashboard-agent-listen-port", "runtime-env-agent-port", "metrics-export-port")
             options += [f"--{name}={free_port()}" for name in ports]  # by default the same on every node
+            if names and number in names:
+                options.append(f"--resources={json.dumps({names[number]: 1})}")
             if number == 0:
                 options += ["--head", f"--port={port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
                 options += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
@@ -70,7 +84,7 @@ def running(gpus: list[int], env: dict[str, str] | None = None) -> Iterator[Clus
             )
             if number == 0:
                 wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 180)
-        cluster = Cluster(f"http://127.0.0.1:{dashboard}", environment, processes)
+        cluster = Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", environment, processes)
         wait_for(lambda: _alive(cluster) == len(gpus), f"{len(gpus)} Ray nodes", 240)
         yield cluster
     finally:
@@ -92,10 +106,13 @@ def end(pid: int) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and that the kernel gives nobody who asks for any, nor Ray its workers."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(20000, first_given)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("0.0.0.0", port))
+            return port
 
 
 def listens(port: int) -> bool:

@@ -228,12 +228,15 @@ def test_a_cluster_that_is_not_there_is_planned(monkeypatch: pytest.MonkeyPatch)
     assert cluster == Cluster(2, 8, 80 * GIB, None)
     assert cluster.missing(_config("recipe=treevgr", **given)) == []
     (missing,) = cluster.missing(_config("recipe=treevgr", **given, trainer__nnodes=3))
-    assert "needs 24 GPUs (trainer.nnodes x n_gpus_per_node) but there are 16" in missing
+    assert "policy needs 3 x (8 GPU, 24 CPU)" in missing and "too small for 1 of them" in missing
     (missing,) = cluster.missing(_config("recipe=treevgr", **given, trainer__n_gpus_per_node=16))
-    assert "trainer.n_gpus_per_node) but a node has 8" in missing
+    assert "(trainer.nnodes x n_gpus_per_node)" in missing and "it has 8 GPU and lacks 8 GPU" in missing
     with pytest.raises(ConfigError, match="simulate.gpus_per_node=None but at least 1"):
         Cluster.of(_config("recipe=treevgr", simulate__nodes=2))
     with pytest.raises(ConfigError, match="set dry_run=true"):
         Cluster.of(_config("recipe=treevgr", **given, dry_run=False))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert Cluster.of(_config("recipe=treevgr")).gpu_bytes is None
+    assert Cluster.of(_config("recipe=treevgr", dry_run=False)) == Cluster(None, 0, None, None)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match="RAY_ADDRESS=127.0.0.1:1: no Ray cluster listens there: .*refused"):
+        Cluster.of(_config("recipe=treevgr"))

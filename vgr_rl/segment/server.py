@@ -176,7 +176,9 @@ class MaskClient:
         return reply
 
 
-def start_servers(model: str, servers: int, gpus: float, queue: int, batch: int, images: int) -> list[Any]:
+def start_servers(
+    model: str, servers: int, gpus: float, queue: int, batch: int, images: int, groups: Sequence[Any] = ()
+) -> list[Any]:
     """Start named actors on the running Ray cluster and wait for them; they end when the last handle is dropped.
 
     Args:
@@ -186,6 +188,7 @@ def start_servers(model: str, servers: int, gpus: float, queue: int, batch: int,
         queue: of each; see `MaskServer`.
         batch: see `MaskServer`.
         images: see `MaskServer`.
+        groups: placement group of each; without any, Ray puts them where there is room.
 
     Raises:
         ConfigError: one of them does not start.
@@ -195,8 +198,10 @@ def start_servers(model: str, servers: int, gpus: float, queue: int, batch: int,
     actor, device = ray.remote(MaskServer), "cuda" if gpus else "cpu"
     options = {"num_gpus": gpus, "num_cpus": 1, "max_concurrency": _CALLS, "max_restarts": -1}
     handles = [
-        actor.options(name=server_name(index), **options).remote(model, device, queue, batch, images)
-        for index in range(servers)
+        actor.options(name=server_name(index), placement_group=reserved or "default", **options).remote(
+            model, device, queue, batch, images
+        )
+        for index, reserved in zip(range(servers), groups or [None] * servers, strict=True)
     ]
     try:
         ray.get([handle.counts.remote() for handle in handles], timeout=_START_S)

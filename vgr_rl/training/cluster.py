@@ -1,13 +1,16 @@
 """The machines that a plan is for: this one, or those of `simulate`."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
 from vgr_rl.errors import ConfigError
+from vgr_rl.training.placement import PARTS, Node, groups_of, place, problems
 from vgr_rl.training.preflight import check_accelerators
+from vgr_rl.training.reservation import ask_cluster
 
 GIB = 1 << 30
 
@@ -21,29 +24,31 @@ class Cluster:
         gpus_per_node: GPUs of each.
         gpu_bytes: memory of a GPU; None when unknown.
         host_bytes: memory of a node; None when unknown.
+        ray_nodes: those of the Ray cluster that is asked for a plan (RAY_ADDRESS); None for anything else.
     """
 
     nodes: int | None
     gpus_per_node: int
     gpu_bytes: int | None
     host_bytes: int | None
+    ray_nodes: tuple[Node, ...] | None = None
 
     @classmethod
     def of(cls, config: DictConfig, on_ray: bool = True) -> "Cluster":
-        """Return the simulated cluster, or this machine; nothing is known of a Ray cluster (RAY_ADDRESS).
+        """Return the simulated cluster, the Ray cluster of RAY_ADDRESS, which is asked for a plan, or this machine.
 
         Args:
             config: of a run; `simulate` and `dry_run` are read.
             on_ray: whether it runs on the Ray cluster, if there is one.
 
         Raises:
-            ConfigError: a simulated cluster for more than a plan, or without its size.
+            ConfigError: no Ray cluster there, or a simulated one for more than a plan, or without its size.
         """
         given = config.simulate
         if any(value is not None for value in given.values()):
             return cls._simulated(config)
         if on_ray and os.environ.get("RAY_ADDRESS"):
-            return cls(None, 0, None, None)
+            return cls(None, 0, None, None, tuple(ask_cluster()) if config.dry_run else None)
         import torch
 
         found = torch.cuda.device_count()
@@ -62,34 +67,35 @@ class Cluster:
         return cls(given.nodes, given.gpus_per_node, gpu, host)
 
     def missing(self, config: DictConfig) -> list[str]:
-        """Return which GPUs policy and judge need that are not there."""
-        if self.nodes is None:
+        """Return what policy, judge and segmenter need that is not there."""
+        if (nodes := self._placeable(config)) is None:
             return check_accelerators(config)
-        trainer, judge = config.trainer, config.reward.reward_model
-        pools = {"trainer": (trainer.nnodes, trainer.n_gpus_per_node)}
-        if judge.enable_resource_pool:
-            pools["reward.reward_model"] = (judge.nnodes, judge.n_gpus_per_node)
-        return self.too_small(config, pools)
+        return problems(groups_of(config, nodes), nodes)
 
-    def too_small(self, config: DictConfig, pools: Mapping[str, tuple[int, int]]) -> list[str]:
-        """Return which GPUs of these pools a simulated cluster lacks.
+    def lines(self, config: DictConfig) -> list[str]:
+        """Return one line for each node of the Ray cluster: what the run needs of it, what it has, what it lacks."""
+        nodes = self.ray_nodes or ()
+        return place(groups_of(config, nodes), nodes).lines()
 
-        Args:
-            config: of a run; `hardware` is read.
-            pools: nodes and GPUs of each, by the key that they are configured under.
-        """
+    def too_small(self, config: DictConfig) -> list[str]:
+        """Return which GPUs a simulated cluster lacks for `trainer` alone."""
         if config.hardware.platform != "cuda":
             return []
         assert self.nodes is not None, "asked of a simulated cluster"
-        problems = [
-            f"hardware={config.hardware.name} needs {gpus} GPUs a node ({owner}.n_gpus_per_node) but a node has "
-            f"{self.gpus_per_node}; choose another hardware or lower that number"
-            for owner, (_, gpus) in pools.items()
-            if gpus > self.gpus_per_node
-        ]
-        needed = sum(nodes * gpus for nodes, gpus in pools.values())
-        there = self.nodes * self.gpus_per_node
-        if not problems and needed > there:
-            names = " + ".join(f"{owner}.nnodes x n_gpus_per_node" for owner in pools)
-            problems.append(f"hardware={config.hardware.name} needs {needed} GPUs ({names}) but there are {there}")
-        return problems
+        nodes, gpus = config.trainer.nnodes, config.trainer.n_gpus_per_node
+        if gpus > self.gpus_per_node:
+            return [
+                f"hardware={config.hardware.name} needs {gpus} GPUs a node (trainer.n_gpus_per_node) but a node has "
+                f"{self.gpus_per_node}; choose another hardware or lower that number"
+            ]
+        if nodes > self.nodes:
+            return [f"trainer.nnodes={nodes} but there are {self.nodes} nodes (simulate.nodes)"]
+        return []
+
+    def _placeable(self, config: DictConfig) -> Sequence[Node] | None:
+        """Return the nodes of which the GPUs are known, None for this machine."""
+        if self.nodes is None or config.hardware.platform != "cuda":
+            return self.ray_nodes
+        names = (config.placement[part] for part in PARTS)
+        has = {"GPU": self.gpus_per_node, "CPU": math.inf, **{name: 1 for name in names if name}}
+        return [Node(f"{number:06}", f"node {number}", has, has) for number in range(1, self.nodes + 1)]

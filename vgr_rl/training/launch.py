@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from vgr_rl.training.data_on_demand import make_missing
 from vgr_rl.training.model_spec import is_local
 from vgr_rl.training.preflight import MICRO_BATCHES
 from vgr_rl.training.ray_agents import agents_end_with_us
+from vgr_rl.training.reservation import check_address, reserve
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.segmenter_preflight import segmenter_gpus
 from vgr_rl.training.shared_memory import SegmentGuard
@@ -147,6 +147,7 @@ def _train(config: DictConfig, env: dict[str, str], run_dir: Path) -> None:
     try:
         start_ray(config, env)
         with stop.on_signals(run_dir) as received, agents_end_with_us():
+            reserve(config, run_log.event, functools.partial(_end_if_asked, run_dir))
             runner = _runner_class().remote()
             get_watched(runner.run.remote(config, secrets(config)), "task runner", runner, config.guards.ping_timeout_s)
     except stop.Stopped as error:
@@ -218,13 +219,14 @@ def start_ray(config: DictConfig, env: dict[str, str]) -> None:
     kwargs: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.WARNING}
     # Ray tells every user of a local cluster that it protects the cluster with a token
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    if not os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS"):
+        check_address()
+    else:
         local: Any = OmegaConf.to_container(config.hardware.ray_local, resolve=True)
         if "num_gpus" in local:  # slots, where there is no GPU that Ray could count
             local["num_gpus"] = max(local["num_gpus"], gpus_needed(config))
         kwargs |= {**local, "address": "local"}
     ray.init(**kwargs)
-    _check_cluster(config, ray.cluster_resources())
 
 
 def gpus_needed(config: DictConfig) -> int:
@@ -234,14 +236,9 @@ def gpus_needed(config: DictConfig) -> int:
     return int(config.trainer.nnodes * config.trainer.n_gpus_per_node + pool + segmenter_gpus(config))
 
 
-def _check_cluster(config: DictConfig, resources: Mapping[str, float]) -> None:
-    needed = gpus_needed(config)
-    if resources.get("GPU", 0) < needed:
-        raise ConfigError(
-            f"hardware={config.hardware.name} needs {needed} GPUs (policy: trainer.nnodes x "
-            "trainer.n_gpus_per_node; judge; segmenter: segmenter.servers of segmenter.gpus) but the Ray cluster has "
-            f"{resources.get('GPU', 0):g}; start more nodes or choose another hardware"
-        )
+def _end_if_asked(run_dir: Path) -> None:
+    if (reason := stop.requested(run_dir)) is not None:
+        raise stop.Stopped(f"stopped by {reason} before it started")
 
 
 def keep_worker_logs(run_dir: Path) -> None:

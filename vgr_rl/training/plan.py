@@ -17,6 +17,7 @@ from vgr_rl.training.cluster import Cluster
 from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.placement import check_placement
 from vgr_rl.training.policy_preflight import check_segment_policy, trained_of
 from vgr_rl.training.segmenter_preflight import check_segmenter
 from vgr_rl.training.validation import check_best_metric, check_validation, load_validations
@@ -51,7 +52,7 @@ def make_plan(config: DictConfig) -> Plan:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    wrong = preflight.check_values(config)
+    wrong = preflight.check_values(config) + check_placement(config)
     if wrong:
         raise ConfigError(f"{len(wrong)} value(s) cannot be used:\n{bullet_list(wrong)}")
     spec = ModelSpec.load(config.model.path, config.model.frame, config.model.min_pixels, config.model.max_pixels)
@@ -83,6 +84,7 @@ def make_plan(config: DictConfig) -> Plan:
         *_validation_fact(config, validations),
         *([("resumes", str(checkpoint))] if checkpoint else []),
         *needs.lines(),
+        *(("node", line) for line in cluster.lines(config)),
         *(("but", problem) for problem in missing_gpus + memory_plan.check(needs, cluster)),
     )
     return Plan(facts, _total_steps(config, train.samples), checkpoint)

@@ -13,6 +13,7 @@ from vgr_rl.data.schema import IMAGE_TAG, Row
 from vgr_rl.monitoring import pictures
 from vgr_rl.training.memory import COMPONENTS
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.segmenter_preflight import segmenter_gpus
 
 SUPPORTED_ARCHITECTURES = (
     "Qwen2VLForConditionalGeneration",
@@ -154,7 +155,7 @@ def check_accelerators(config: DictConfig) -> list[str]:
         return []
     import torch
 
-    found, needed = torch.cuda.device_count(), config.trainer.n_gpus_per_node
+    found, needed = torch.cuda.device_count(), config.trainer.n_gpus_per_node + segmenter_gpus(config)
     problems = []
     if found < needed:
         problems.append(

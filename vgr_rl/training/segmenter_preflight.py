@@ -26,9 +26,13 @@ def check_segmenter(config: DictConfig) -> list[str]:
 
 
 def segmenter_gpus(config: DictConfig) -> int:
-    """Return how many GPUs the servers of a checked configuration take: a server lies on one, whole."""
-    servers, gpus = config.segmenter.servers, config.segmenter.gpus
-    if config.segmenter.model is None or gpus == 0:
+    """Return how many GPUs the servers take: a server lies on one, whole."""
+    given = config.segmenter
+    if given.model is None or given.gpus == 0:
         return 0
-    on_one = int(1 / gpus)
-    return -(-int(servers) // on_one)
+    return -(-int(given.servers) // servers_together(given.gpus))
+
+
+def servers_together(gpus: float) -> int:
+    """Return how many servers share a GPU; one on the CPU shares with none."""
+    return max(1, int(1 / gpus)) if gpus else 1

@@ -157,7 +157,7 @@ def check(config: DictConfig, work_dir: Path) -> Plan:
 def _missing(config: DictConfig, cluster: Cluster) -> list[str]:
     trainer = config.trainer
     if cluster.nodes is not None:
-        return cluster.too_small(config, {"trainer": (trainer.nnodes, trainer.n_gpus_per_node)})
+        return cluster.too_small(config)
     problems, found = [], cluster.gpus_per_node
     if config.hardware.platform == "cuda" and found < trainer.n_gpus_per_node:
         problems.append(

@@ -9,6 +9,8 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from vgr_rl.segment.server import start_servers
+from vgr_rl.training.reservation import group
+from vgr_rl.training.segmenter_preflight import servers_together
 
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
@@ -29,6 +31,8 @@ class EvidenceTaskRunner(_TaskRunner):
         segmenter = config.segmenter
         if segmenter.model is not None:
             sizes = {name: segmenter[name] for name in ("servers", "gpus", "queue", "batch", "images")}
-            self._segmenters = start_servers(segmenter.model, **sizes)
+            together = servers_together(segmenter.gpus)
+            groups = [group("segmenter", index // together) for index in range(segmenter.servers)]
+            self._segmenters = start_servers(segmenter.model, **sizes, groups=groups)
         validate_config(config, need_reference_policy(config), need_critic(config))
         super().run(config)

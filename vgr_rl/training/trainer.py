@@ -32,6 +32,7 @@ from vgr_rl.training.fast_step import FastStepMixin
 from vgr_rl.training.grading import to_json
 from vgr_rl.training.guards import Guards, GuardTripped, RewardsFailing
 from vgr_rl.training.mask_rewards import MaskRewardsMixin
+from vgr_rl.training.reserved_pools import PlacementMixin
 from vgr_rl.training.reward_manager import DETAIL
 from vgr_rl.training.run_log import RunLog
 from vgr_rl.training.validation_mixin import ValidationMixin
@@ -41,7 +42,7 @@ MODE = "evidence"
 
 
 @register_trainer(MODE)
-class EvidenceTrainer(MaskRewardsMixin, ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainerSync):
+class EvidenceTrainer(MaskRewardsMixin, PlacementMixin, ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainerSync):
     """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
 
     def __init__(self, config: DictConfig) -> None:
