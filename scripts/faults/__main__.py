@@ -24,15 +24,17 @@ from vgr_rl.training.shared_memory import SegmentGuard
 logger = logging.getLogger(__name__)
 
 LIMIT_S = 60.0
-HUNG_S = 150.0
+HUNG_S = 240.0
 STEPS = 4
 
 
-def trial(name: str, moment: str, folder: Path, data: Path) -> dict[str, Any]:
+def trial(name: str, moment: str, out: Path) -> dict[str, Any]:
     """Run once with a fault, and return what happened."""
     fault, segments = FAULTS[name], SegmentGuard()
+    data, overrides = make_data(out / f"data_{fault.setup}", fault.setup)
+    folder = out / f"{name} {moment}".replace(" ", "_")
     shutil.rmtree(folder, ignore_errors=True)
-    run = Run(folder, data, steps=STEPS)
+    run = Run(folder, data, *overrides, steps=STEPS)
     try:
         run.reach(MOMENTS[moment], times=2)
         run.know_family()
@@ -95,22 +97,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown: {', '.join(unknown)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the run that is under way, too
-    data, results = make_data((given.out / "data").absolute()), given.out / "results.jsonl"
-    bad = 0
+    out, bad = given.out.absolute(), 0
+    out.mkdir(parents=True, exist_ok=True)
     for name in faults:
         for moment in moments:
-            folder = (given.out / f"{name} {moment}".replace(" ", "_")).absolute()
             try:
-                row = trial(name, moment, folder, data)
+                row = trial(name, moment, out)
             except NotReached as error:
                 logger.error("%s, %s: %s", name, moment, error)
                 bad += 1
                 continue
             bad += row["verdict"] not in ("recovered", "ended")
-            with results.open("a") as file:
+            with (out / "results.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             logger.info("%s", json.dumps(row))
-            (given.out / "table.md").write_text(table([json.loads(line) for line in results.open()]))
+            lines = (out / "results.jsonl").read_text().splitlines()
+            (out / "table.md").write_text(table([json.loads(line) for line in lines]))
     return int(bad > 0)
 
 

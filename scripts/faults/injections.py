@@ -21,11 +21,13 @@ class Fault:
         inject: takes the driver and the run directory.
         says: what the terminal must show then (regular expression); None when nobody is left to say it.
         codes: exit statuses that are expected; empty for any but 0.
+        setup: the run that it needs, of `runs.SETUPS`.
     """
 
     inject: Callable[[psutil.Process, Path], None]
     says: str | None
     codes: tuple[int, ...] = ()
+    setup: str = "rules"
 
 
 def send(number: signal.Signals, name: str) -> Callable[[psutil.Process, Path], None]:
@@ -74,6 +76,8 @@ FAULTS = {
     "agent-loop worker killed": Fault(send(KILL, "AgentLoopWorker"), "agent-loop worker 0|AgentLoopWorker"),
     "reward worker killed": Fault(send(KILL, "Reward.*Worker"), "reward worker 0|Reward\\w*Worker"),
     "TransferQueue storage killed": Fault(send(KILL, "SimpleStorageUnit"), "TransferQueue storage 0"),
+    "judge server killed": Fault(send(KILL, "vLLMHttpServer"), "judge server 0 is down", setup="judge"),
+    "SAM2 server killed": Fault(send(KILL, "ray::MaskServer"), "MaskServer", setup="masks"),
     "task runner killed": Fault(send(KILL, "ray::Runner"), "Runner"),
     "raylet killed": Fault(send(KILL, "raylet$"), "(?i)raylet|node"),
     "driver killed": Fault(_tell(KILL), None),

@@ -85,12 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     out = given.out.absolute()
-    data, steps = make_data(out / "data"), STEPS_A_KILL * (given.kills + 1)
+    (data, _), steps = make_data(out / "data"), STEPS_A_KILL * (given.kills + 1)
     overrides = {"whole": (), "killed": (f"supervise.restarts={given.kills}", "supervise.backoff_s=0")}
     killed: list[str] = []
     for name, more in overrides.items():
         shutil.rmtree(out / name, ignore_errors=True)
-        run = Run(out / name, data, "seed_rollouts=true", *more, steps=steps, isolated=False)
+        run = Run(out / name, data, "seed_rollouts=true", *more, steps=steps, inside=[])
         try:
             if more:
                 killed = kill_again_and_again(run, given.kills, given.seed)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -14,15 +15,23 @@ from vgr_rl.prepare import main as prepare
 ROOT = Path(__file__).parents[2]
 MOMENTS = {"rollout": "rollout", "update": "policy update", "save": "save"}  # as `Watchdog.enter` calls them
 START_S = 400
+SETUPS = {  # by name: what the data have besides boxes, and overrides; {data} is the folder
+    "rules": ([], []),
+    "judge": (["--open"], ["judge=pool", "judge.model={data}/judge", "judge.verdict=choice", "judge.cache_dir=null"]),
+    "masks": (["--masks"], ["recipe=vrt/tiny_boxes"]),
+}
 _POLL_S = 0.004  # the save of a tiny model takes 100 times as long
 
 
-def make_data(folder: Path) -> Path:
-    """Write the rows that the runs train on."""
+def make_data(folder: Path, setup: str = "rules") -> tuple[Path, list[str]]:
+    """Write the rows that the runs of a setup train on; return their folder and the overrides of the setup."""
+    options, overrides = SETUPS[setup]
     if not (folder / "train.parquet").exists():
         counts = ["--train", "64", "--val", "4", "--heldout", "4", "--sft", "4", "--sft-val", "4"]
-        prepare(["tiny", "--out", str(folder), *counts])
-    return folder
+        prepare(["tiny", *options, "--out", str(folder), *counts])
+        if setup == "judge":
+            prepare(["tiny-judge", "--out", str(folder / "judge")])
+    return folder, [override.format(data=folder) for override in overrides]
 
 
 class NotReached(RuntimeError):
@@ -32,13 +41,21 @@ class NotReached(RuntimeError):
 class Run:
     """A run in a process of its own.
 
-    Its directory is on a file system of 64 MB that only its processes see: it can be filled or made read-only.
+    Args:
+        folder: gets the run directory, the terminal and the stages.
+        data: with the rows.
+        overrides: of the configuration.
+        steps: how many.
+        inside: what the command is put behind; by default its run directory is on a file system of 64 MB that only its
+            processes see, which can be filled or made read-only.
 
     Attributes:
         log: its terminal.
     """
 
-    def __init__(self, folder: Path, data: Path, *overrides: str, steps: int, isolated: bool = True) -> None:
+    def __init__(
+        self, folder: Path, data: Path, *overrides: str, steps: int, inside: Sequence[str] | None = None
+    ) -> None:
         self.run_dir, self.log, self._stages = folder / "run", folder / "terminal.log", folder / "stages"
         self.run_dir.mkdir(parents=True)
         self._stages.touch()
@@ -48,14 +65,14 @@ class Run:
             *("data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.logger=[]"),
             *("actor_rollout_ref.rollout.n=4", "data.max_response_length=64", *overrides),
         ]
-        if isolated:
+        if inside is None:
             mounted = f'mount -t tmpfs -o size=64m none "{self.run_dir}" && exec "$@"'
-            command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", *command]
+            inside = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "VERL_USE_EXTERNAL_MODULES": "scripts.faults.stages", "PYTHONPATH": paths}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                [*inside, *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
