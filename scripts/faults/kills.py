@@ -6,6 +6,7 @@ the same batches in the same order and the same weights. `DIR/kills.json` says h
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import random
@@ -49,9 +50,10 @@ def kill_again_and_again(run: Run, kills: int, seed: int) -> list[str]:
 def next_driver(supervisor: psutil.Process) -> psutil.Process:
     """Wait for the next attempt."""
     while True:
-        for child in supervisor.children():
-            if child.status() != psutil.STATUS_ZOMBIE and "vgr_rl.main" in child.cmdline():
-                return child
+        for child in supervisor.children():  # what a killed driver leaves is among them, and goes
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE and "vgr_rl.main" in child.cmdline():
+                    return child
         time.sleep(0.05)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from vgr_rl.errors import ConfigError
 from vgr_rl.training.best_checkpoint import Best, BestCheckpoint, read_best
+from vgr_rl.training.checkpoint_manifest import fault_of, write_manifest
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -24,7 +25,10 @@ def test_the_best_stays_when_its_checkpoint_is_removed(tmp_path: Path) -> None:
     best = BestCheckpoint(tmp_path, "val/a/overall", "max")
     for step, value in ((1, 0.5), (2, 0.75)):
         assert best.is_better(value)
-        best.keep(checkpoint(tmp_path, step), step, value)
+        saved = checkpoint(tmp_path, step)
+        write_manifest(saved, sealed=False)  # its step is logged after it was validated
+        best.keep(saved, step, value)
+        assert fault_of(tmp_path / "best" / saved.name) is None is not fault_of(saved)
     assert not best.is_better(0.75) and not best.is_better(0.1) and not best.is_better(float("nan"))
     shutil.rmtree(tmp_path / "global_step_2")
     assert kept(tmp_path) == {"global_step_2": "weights of 2"}

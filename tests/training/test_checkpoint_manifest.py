@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from vgr_rl.errors import ConfigError
 from vgr_rl.training.checkpoint_files import resume_point
-from vgr_rl.training.checkpoint_manifest import MANIFEST, fault_of, newest_sound, prune, steps, write_manifest
+from vgr_rl.training.checkpoint_manifest import MANIFEST, fault_of, newest_sound, prune, seal, steps, write_manifest
 
 
 def checkpoint(folder: Path, step: int, complete: bool = True) -> Path:
@@ -25,6 +25,18 @@ def test_a_sound_checkpoint_has_no_fault_and_a_manifest_is_written_again_as_it_w
     path = checkpoint(tmp_path, 3)
     text = (path / MANIFEST).read_text()
     assert fault_of(path) is None and write_manifest(path) == 772
+    assert (path / MANIFEST).read_text() == text
+
+
+def test_a_checkpoint_counts_from_when_it_is_sealed(tmp_path: Path) -> None:
+    before, path = checkpoint(tmp_path, 2), checkpoint(tmp_path, 3, complete=False)
+    assert write_manifest(path, sealed=False) == 772
+    assert newest_sound(tmp_path) == before and "interrupted" in str(fault_of(path))
+    seal(path)
+    text = (path / MANIFEST).read_text()
+    assert newest_sound(tmp_path) == path and write_manifest(path, sealed=False) == 772
+    seal(path)
+    seal(path)
     assert (path / MANIFEST).read_text() == text
 
 

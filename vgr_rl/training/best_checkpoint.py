@@ -11,6 +11,7 @@ from typing import Literal
 
 from vgr_rl.benchmarks.store import write_json
 from vgr_rl.errors import ConfigError
+from vgr_rl.training.checkpoint_manifest import seal
 
 _RECORD = "best.json"
 
@@ -78,6 +79,7 @@ class BestCheckpoint:
         target, new = self.folder / checkpoint.name, self.folder / "new"
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(checkpoint, new, copy_function=_link)
+        seal(new)
         shutil.rmtree(target, ignore_errors=True)  # of an earlier pass over this step
         new.rename(target)
         self.best = Best(self.metric, self.mode, step, value)

@@ -16,25 +16,32 @@ from vgr_rl.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+_UNSEALED = "manifest.unsealed.json"
 _FOLDER = re.compile(r"global_step_(\d+)")
 _CHUNK_BYTES = 1 << 24
 
 
-def write_manifest(folder: Path) -> int:
+def write_manifest(folder: Path, sealed: bool = True) -> int:
     """Write `manifest.json` with size and SHA-256 of every file of a complete checkpoint; return the bytes of all.
 
-    A checkpoint without it was interrupted while it was written.
+    A checkpoint without it was interrupted while it was written, or before `seal` where the manifest is not sealed.
     """
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    names = [name for name in names if name != MANIFEST]
+    names = [name for name in names if name not in (MANIFEST, _UNSEALED)]
     sizes = [(folder / name).stat().st_size for name in names]
     files = {
         name: {"bytes": size, "sha256": digest}
         for name, size, digest in zip(names, sizes, _digests(folder, names), strict=True)
     }
-    with replacing(folder / MANIFEST) as temporary:
+    with replacing(folder / (MANIFEST if sealed else _UNSEALED)) as temporary:
         temporary.write_text(json.dumps({"files": files}, indent=1) + "\n")
     return sum(sizes)
+
+
+def seal(folder: Path) -> None:
+    """Let a checkpoint count from now on, if its manifest was not sealed yet."""
+    if (folder / _UNSEALED).is_file():
+        (folder / _UNSEALED).rename(folder / MANIFEST)
 
 
 def fault_of(folder: Path) -> str | None:

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from vgr_rl.monitoring.dashboard import add_tensorboard_layout
 from vgr_rl.monitoring.pictures import RolloutPictures, trackers
 from vgr_rl.training import advantage, stop
 from vgr_rl.training.actors import actors_of
-from vgr_rl.training.checkpoint_manifest import prune, write_manifest
+from vgr_rl.training.checkpoint_manifest import prune, seal, write_manifest
 from vgr_rl.training.data_order import batch_indices
 from vgr_rl.training.evidence_metrics import step_metrics
 from vgr_rl.training.fast_start import FastStartMixin
@@ -41,6 +41,18 @@ from vgr_rl.training.watchdog import Watchdog
 MODE = "evidence"
 
 
+class LastLog:
+    """The last of verl's loggers: what has to wait for a step's numbers comes behind it."""
+
+    def __init__(self, run_log: RunLog, then: Callable[[], None]) -> None:
+        self._run_log, self._then = run_log, then
+
+    def log(self, data: Mapping[str, Any], step: int) -> None:
+        """Append one step's numbers."""
+        self._run_log.log(data, step)
+        self._then()
+
+
 @register_trainer(MODE)
 class EvidenceTrainer(MaskRewardsMixin, PlacementMixin, ValidationMixin, FastStartMixin, FastStepMixin, PPOTrainerSync):
     """GRPO with rollouts and policy in lockstep (`trainer.v1.trainer_mode=evidence`)."""
@@ -52,6 +64,7 @@ class EvidenceTrainer(MaskRewardsMixin, PlacementMixin, ValidationMixin, FastSta
             config.trainer.max_actor_ckpt_to_keep = None  # verl removes old ones before the new one has its manifest
         super().__init__(config)
         self.run_log = RunLog(config.run_dir)
+        self._unsealed: tuple[Path, str] | None = None
         self._index_of_uid: dict[str, int] = {}
         limits = config.guards
         self.guards = Guards(
@@ -111,7 +124,7 @@ class EvidenceTrainer(MaskRewardsMixin, PlacementMixin, ValidationMixin, FastSta
             )
             if "tensorboard" in self.logger.logger:
                 add_tensorboard_layout(self.logger.logger["tensorboard"].writer)
-            self.logger.logger["run_log"] = self.run_log
+            self.logger.logger["run_log"] = LastLog(self.run_log, self._seal_checkpoint)
 
     def on_step_begin(self) -> None:
         """End the run here if somebody asks for it.
@@ -144,13 +157,21 @@ class EvidenceTrainer(MaskRewardsMixin, PlacementMixin, ValidationMixin, FastSta
         folder, started_s = self._checkpoint_folder(), time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted here
         super()._save_checkpoint()
-        size = write_manifest(folder)
-        prune(folder, self._keep)
-        self.run_log.event(f"saved {folder} ({size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s)")
+        size = write_manifest(folder, sealed=False)
+        self._unsealed = folder, f"saved {folder} ({size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s)"
+
+    def _seal_checkpoint(self) -> None:
+        """Let the checkpoint count whose step is logged now: a run that goes on from it would not log that again."""
+        if self._unsealed is not None:
+            (folder, message), self._unsealed = self._unsealed, None
+            seal(folder)
+            prune(folder, self._keep)
+            self.run_log.event(message)
 
     def _save_unless_saved(self) -> None:
         if self._saved_step != self.global_steps:
             self._save_checkpoint()
+        self._seal_checkpoint()
 
     def _checkpoint_folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
