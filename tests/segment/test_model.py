@@ -76,6 +76,13 @@ def test_masks_are_those_of_the_hidden_state_at_the_seg_alone(parts: Any) -> Non
     torch.testing.assert_close(model.decode_masks(last, features, torch.tensor([0])), shorter)
 
 
+def test_masks_do_not_depend_on_how_many_are_decoded_at_a_time(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = parts
+    together = run(model, batch(processor)).masks
+    monkeypatch.setattr("vgr_rl.segment.model._PIXELS", 1)
+    torch.testing.assert_close(run(model, batch(processor)).masks, together)
+
+
 @pytest.mark.parametrize(
     "part", ["projector.2", "vlm.model.language_model.layers.0", "sam2.mask_decoder", "vlm.model.visual"]
 )

@@ -93,6 +93,8 @@ class RSa2VAConfig(PreTrainedConfig):
         return int(self.vlm_config.vision_end_token_id)
 
 
+_PIXELS = 2**20  # of the masks that are decoded at a time: what the decoder keeps of each is dozens of times as large
+
 ImageFeatures = tuple[Tensor, ...]
 """What SAM2's frozen encoder makes of images: maps `[I, channels, height, width]`, the finest first."""
 
@@ -238,32 +240,30 @@ class RSa2VA(PreTrainedModel):
                 :0
             ]
         prompts = self.projector(seg_states.to(next(self.projector.parameters())))
-        side = 4 * features[-1].shape[-1]
-        masks = prompts.new_zeros(len(prompts), side, side)
-        for image in image_of_seg.unique().tolist():
-            own = (image_of_seg == image).nonzero()[:, 0]
-            decoded = self._decode(prompts[own], [level[image : image + 1] for level in features])
-            masks = masks.index_copy(0, own, decoded.to(masks.dtype))
-        return masks
+        finest, fine, coarse = features
+        decoder = self.sam2.mask_decoder
+        maps = (decoder.conv_s0(finest), decoder.conv_s1(fine), coarse)
+        count = max(1, _PIXELS // (4 * coarse.shape[-1]) ** 2)
+        parts = zip(prompts.split(count), image_of_seg.split(count), strict=True)
+        return torch.cat([self._decode(own, [level[image] for level in maps]) for own, image in parts])
 
     def _decode(self, prompts: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Decode `[n, width]` prompts about one image to `[n, height, width]`."""
+        """Decode `[n, width]` prompts, each about an image of its own, to `[n, height, width]`."""
         sam2, decoder = self.sam2, self.sam2.mask_decoder
         decoder.dynamic_multimask_via_stability = False  # would take masks in inference that training never asked for
         points = prompts.new_zeros(1, 1, 1, 2)
         empty, dense = sam2.prompt_encoder(points, points.new_full((1, 1, 1), -1, dtype=torch.int32), None, None)
-        sparse = torch.cat([empty[0].expand(len(prompts), -1, -1), prompts[:, None]], dim=1)[None]
         finest, fine, coarse = maps
         masks, ious, _, _ = decoder(
             image_embeddings=coarse + sam2.no_memory_embedding.reshape(1, -1, 1, 1),
             image_positional_embeddings=sam2.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=sparse,
+            sparse_prompt_embeddings=torch.cat([empty[0].expand(len(prompts), -1, -1), prompts[:, None]], 1)[:, None],
             dense_prompt_embeddings=dense,
             multimask_output=self.config.multimask,
-            high_resolution_features=[decoder.conv_s0(finest), decoder.conv_s1(fine)],
+            high_resolution_features=[finest, fine],
         )
-        best = ious[0].argmax(-1)
-        return masks[0, torch.arange(len(prompts), device=best.device), best]
+        best = ious[:, 0].argmax(-1)
+        return masks[torch.arange(len(prompts), device=best.device), 0, best]
 
 
 def _projector(config: RSa2VAConfig) -> nn.Sequential:
