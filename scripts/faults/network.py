@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 NODES, DEVICE, PORT = ("vgr-faults-0", "vgr-faults-1"), "eth0", 6399
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
+NOBODY = "02:00:00:00:00:01"
 STEPS = 6
 END_S = 240.0
 
@@ -57,8 +58,10 @@ def namespaces() -> Iterator[None]:
 
 
 def connect(yes: bool) -> None:
-    """Plug the cable in, or pull it."""
-    ip("-n", NODES[1], "link", "set", DEVICE, "up" if yes else "down")
+    """Deliver what the hosts send each other, or lose it: it goes to nobody's hardware address then."""
+    for name, other in zip(NODES, reversed(ADDRESSES), strict=True):
+        wrong = [] if yes else ["lladdr", NOBODY, "nud", "permanent"]
+        ip("-n", name, "neighbour", "delete" if yes else "replace", other, *wrong, "dev", DEVICE)
 
 
 @contextlib.contextmanager

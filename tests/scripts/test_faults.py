@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from scripts.faults import network
 from scripts.faults.__main__ import table, verdict
 from scripts.faults.injections import FAULTS, fill_disk, find, make_read_only
 from scripts.faults.kills import compare
@@ -119,3 +122,33 @@ def test_runs_that_saw_or_said_or_learnt_something_else_differ(
     found = compare(whole, ended_run(tmp_path / "killed", order, responses, weight))
     assert (found["same_batches"], found["other_responses"]) == (batches, others)
     assert (found["largest_weight_difference"], found["same_weights"]) == (difference, difference == 0.0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="namespaces need root and iproute2")
+def test_a_cut_network_is_silent_and_comes_back() -> None:
+    listen = f"import socket, time; server = socket.create_server(('{network.ADDRESSES[1]}', 7)); time.sleep(60)"
+    knock = f"import socket; socket.create_connection(('{network.ADDRESSES[1]}', 7), timeout=1)"
+    try:
+        with network.namespaces():
+            inside = [["ip", "netns", "exec", name, sys.executable, "-c"] for name in network.NODES]
+            server = subprocess.Popen([*inside[1], listen])
+            try:
+                until(lambda: subprocess.run([*inside[0], knock], stderr=subprocess.DEVNULL).returncode == 0)
+                network.connect(False)
+                silent = subprocess.run([*inside[0], knock], capture_output=True, text=True)
+                assert "TimeoutError" in silent.stderr
+                assert subprocess.run([*inside[1], knock]).returncode == 0, "a host still reaches itself"
+                network.connect(True)
+                until(lambda: subprocess.run([*inside[0], knock], stderr=subprocess.DEVNULL).returncode == 0)
+            finally:
+                server.kill()
+                server.wait()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine gives no namespaces: {error}")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
