@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_wrong_names_are_hydra_errors_that_list_what_exists() -> None:
         compose_config("recipe=tyni")
     with pytest.raises(ConfigCompositionException, match="guards.windw"):
         compose_config("guards.windw=3")
+
+
+def test_what_an_earlier_run_froze_trains_unless_it_is_frozen_again(tiny: Path, tmp_path: Path) -> None:
+    from verl.utils.config import omega_conf_to_dataclass
+
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"frozen_components": ["vision"]}))
+    for frozen in ([], ["head"]):
+        config = tiny_config(tiny, f"model.path={tmp_path}/model", f"model.freeze={frozen}")
+        assert omega_conf_to_dataclass(config.actor_rollout_ref.model).hf_config.frozen_components == frozen
 
 
 def test_the_plan_says_what_will_happen(tiny: Path) -> None:
