@@ -16,7 +16,7 @@ CONFIG = ROOT / "vgr_rl" / "config"
 OURS = {
     "main.yaml": (
         *("run_dir", "dry_run", "seed", "log_every_nth_group", "pictures"),
-        *("guards", "supervise", "validation", "segmenter", "placement", "simulate"),
+        *("guards", "supervise", "validation", "segmenter", "masks", "placement", "simulate"),
     ),
     **{str(path.relative_to(CONFIG)): None for path in sorted(CONFIG.glob("model/*.yaml"))},
     **{str(path.relative_to(CONFIG)): None for path in sorted(CONFIG.glob("judge/*.yaml"))},

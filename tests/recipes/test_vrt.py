@@ -85,7 +85,13 @@ def test_rl_passes_its_checks(line: str, tmp_path: Path) -> None:
     facts = plan_of(line, tmp_path)
     assert facts["reward"].startswith("1 seg_format + 1 mask_iou")
     assert facts["step"].startswith("16 prompts x 4 rollouts = 64 sequences; 1 update(s) of 64; no KL")
-    assert "vision tower, projector and SAM2 are frozen" in facts["trains"]
+    if "best_rollout_weight" in line:
+        assert (
+            "projector by 1 x the mask loss of each group's best rollout; embeddings, vision tower and SAM2 are"
+            in (facts["trains"])
+        )
+    else:
+        assert "vision tower, projector and SAM2 are frozen" in facts["trains"]
 
 
 def test_rl_refuses_what_masks_do_not_go_with(tmp_path: Path) -> None:

@@ -13,25 +13,29 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from tensordict import TensorDict
 
 sys.path.insert(0, str(Path(__file__).parent))  # verl installs a package called `tests`
 from segment_rollouts import PICTURES, PROMPTS, QUESTION, RESPONSES
 
 from vgr_rl.config import entry
+from vgr_rl.training import launch
 
 
-def engine_of(model: str) -> Any:
+def config_of(model: str, *overrides: str) -> DictConfig:
+    entry.register()
+    with initialize_config_module("vgr_rl.config", version_base=None):
+        config = compose("main", overrides=["recipe=vrt/tiny", f"model.path={model}", "run_dir=unused", *overrides])
+    launch._derive(config)
+    return config
+
+
+def engine_of(config: DictConfig) -> Any:
     from verl.utils.config import omega_conf_to_dataclass
 
     from vgr_rl.training.segment_policy import SegmentPolicyCpuFSDPEngine
 
-    entry.register()
-    with initialize_config_module("vgr_rl.config", version_base=None):
-        config = compose("main", overrides=["recipe=vrt/tiny", f"model.path={model}", "run_dir=unused"])
-    config.actor_rollout_ref.model.external_lib = "vgr_rl.training.segment_policy"
-    OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     model_config = omega_conf_to_dataclass(config.actor_rollout_ref.model)
     engine = SegmentPolicyCpuFSDPEngine(model_config, actor.engine, actor.optim, actor.checkpoint)
@@ -83,7 +87,7 @@ def main(model: str, out: str) -> None:
     torch.distributed.init_process_group("cpu:gloo", store=store, rank=0, world_size=1)
     from vgr_rl.training.shards import LoraScale, fold_adapter, local_part
 
-    engine = engine_of(model)
+    engine = engine_of(config_of(model))
     processor = engine.model_config.get_processor()
     encoded: list[int] = []
     sam2 = engine.module.base_model.model

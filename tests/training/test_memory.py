@@ -15,11 +15,14 @@ from PIL import Image
 from vgr_rl.config import recipes, resolvers, search_path
 from vgr_rl.errors import ConfigError
 from vgr_rl.grounding.geometry import ResizeRule
+from vgr_rl.segment import auto
 from vgr_rl.tiny.model import Family, build_model, build_processor
+from vgr_rl.tiny.segmenter import build_r_sa2va
 from vgr_rl.training import memory_plan
 from vgr_rl.training.cluster import GIB, Cluster
 from vgr_rl.training.memory import Shapes, count_parameters
 from vgr_rl.training.model_spec import ModelSpec
+from vgr_rl.training.policy_preflight import trained_beside_adapters
 
 FAMILIES: tuple[Family, ...] = ("qwen2_5_vl", "qwen3_vl")
 SEVEN_B = {  # config.json of Qwen2.5-VL-7B-Instruct
@@ -240,3 +243,17 @@ def test_a_cluster_that_is_not_there_is_planned(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match="RAY_ADDRESS=127.0.0.1:1: no Ray cluster listens there: .*refused"):
         Cluster.of(_config("recipe=treevgr"))
+
+
+@pytest.mark.parametrize(("groups", "parts"), [({}, []), ({"masks__best_rollout_weight": 0.5}, ["projector"])])
+def test_of_an_r_sa2va_adapters_train_and_its_projector_for_the_loss_of_masks(
+    groups: dict[str, Any], parts: list[str]
+) -> None:
+    auto.register()
+    model, _ = build_r_sa2va("qwen2_5_vl")
+    config = _config(actor_rollout_ref__model__lora_rank=32, **groups)
+    beside = trained_beside_adapters(config, model.config)
+    assert beside == sum(parameter.numel() for part in parts for parameter in model.get_submodule(part).parameters())
+    shapes, counts = Shapes.of(model.config), count_parameters(model.config)
+    found, without = (memory_plan.state_parts(config, shapes, counts, own) for own in (beside, 0))
+    assert found["gradients"] - without["gradients"] == 4 * beside

@@ -242,6 +242,14 @@ def test_no_prompt_in_flight_is_no_rollout() -> None:
     assert "prompts_in_flight=0 but at least 1" in preflight.check_values(compose_config("prompts_in_flight=0"))[0]
 
 
+def test_a_mask_loss_needs_a_weight_and_a_model_with_masks(tiny: Path) -> None:
+    for given in ("-0.5", "null", "nan", "much"):
+        config = tiny_config(tiny, f"masks.best_rollout_weight={given if given != 'nan' else '.nan'}")
+        assert f"masks.best_rollout_weight={None if given == 'null' else given} but" in problems(config)
+    config = tiny_config(tiny, "masks.best_rollout_weight=0.5")
+    assert f"masks.best_rollout_weight=0.5 but model.path={tiny}/model is no R-Sa2VA" in problems(config)
+
+
 def test_a_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}))
     with pytest.raises(ConfigError, match="model.path="):

@@ -75,6 +75,12 @@ METRICS: dict[str, dict[str, str]] = {
         f"critic/returns/{_MOMENTS}": "return of a token",
         "variance_proxy/<number>": "verl's estimates of the gradient's variance",
     },
+    "Masks of best rollouts (masks.best_rollout_weight)": {
+        "masks/best_rollouts": "groups whose best rollout has a right mask in its answer",
+        "masks/best_rollout_loss": "2 x BCE + 0.5 x Dice between the union of its answer's masks and that of the true "
+        "ones, mean over these groups, before the weight",
+        "masks/best_rollout_{bce,dice}": "the two: cross-entropy a pixel, and 1 less the Dice coefficient",
+    },
     "Rollouts and policy": {
         "training/rollout_actor_probs_pearson_corr": "correlation of the sampled tokens' probabilities in the rollout "
         "engine and in the policy; limit guards.min_logprob_correlation",

@@ -46,10 +46,20 @@ def mask_loss(
     points = uncertain_points(logits) if points is None else points
     with torch.no_grad():
         truth = values_at(targets, points)
-    given = values_at(logits, points)
     shares = logits.new_full((len(logits),), 1 / len(logits)) if shares is None else shares
-    bce = F.binary_cross_entropy_with_logits(given, truth, reduction="none").mean(1) @ shares
-    inside = given.sigmoid()
+    return pixel_loss(values_at(logits, points), truth, shares, bce_weight, dice_weight)
+
+
+def pixel_loss(
+    logits: Tensor,
+    truth: Tensor,
+    shares: Tensor,
+    bce_weight: float = BCE_WEIGHT,
+    dice_weight: float = DICE_WEIGHT,
+) -> MaskLoss:
+    """Compare predicted with true masks where both are given, `[N, P]`; see `mask_loss`."""
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1) @ shares
+    inside = logits.sigmoid()
     overlap, sizes = (inside * truth).sum(1), inside.sum(1) + truth.sum(1)
     dice = (1 - (2 * overlap + DICE_EPS) / (sizes + DICE_EPS)) @ shares
     return MaskLoss(bce_weight * bce + dice_weight * dice, bce, dice)

@@ -202,7 +202,8 @@ class RSa2VA(PreTrainedModel):
             image_of_seg: at each `[SEG]` of a response the image it is about, -1 at any other token, `[B, L]`: a
                 `[SEG]` of a prompt is no mask. None decodes nothing.
             image_features: of the first images, from `embed_images`.
-            sam2_pixels: the other images, for `embed_images`.
+            sam2_pixels: the other images, for `embed_images`; without any image nothing may be decoded, and the mask
+                decoder, which has to be frozen, does not run.
             masks_only: whether to leave out the logits of the next token, which are then of no token.
             vlm_inputs: what else the processor gives: attention_mask, pixel_values, image_grid_thw.
         """
@@ -212,7 +213,7 @@ class RSa2VA(PreTrainedModel):
             return RSa2VAOutput(logits, hidden.new_zeros(0, 0, 0), input_ids.new_zeros(0))
         given = [] if image_features is None else [image_features]
         given += [] if sam2_pixels is None else [self.embed_images(sam2_pixels)]
-        features = tuple(torch.cat(level) for level in zip(*given, strict=True)) if len(given) > 1 else given[0]
+        features = tuple(torch.cat(level) for level in zip(*given, strict=True)) if given else None
         rows, columns = (image_of_seg >= 0).nonzero(as_tuple=True)
         image_of_mask = image_of_seg[rows, columns]
         masks = self.decode_masks(hidden[rows, columns], features, image_of_mask)
@@ -227,18 +228,20 @@ class RSa2VA(PreTrainedModel):
         """
         return tuple(self.sam2.vision_encoder(pixels.to(next(self.sam2.parameters()))).fpn_hidden_states)
 
-    def decode_masks(self, seg_states: Tensor, features: ImageFeatures, image_of_seg: Tensor) -> Tensor:
+    def decode_masks(self, seg_states: Tensor, features: ImageFeatures | None, image_of_seg: Tensor) -> Tensor:
         """Decode hidden states of `[SEG]` to logits of masks, `[S, height, width]`.
 
         Args:
             seg_states: `[S, d]`.
-            features: of the images.
+            features: of the images; None without any, when S is 0.
             image_of_seg: which image each belongs to, `[S]`.
         """
-        if not len(seg_states):  # a worker without [SEG] runs what the others run, and has gradients of 0
-            return self.decode_masks(seg_states.new_zeros(1, seg_states.shape[1]), features, image_of_seg.new_zeros(1))[
-                :0
-            ]
+        if not len(seg_states):  # a worker without [SEG] runs what the others train, and has gradients of 0
+            idle = seg_states.new_zeros(1, seg_states.shape[1])
+            if features is None:
+                return self.projector(idle.to(next(self.projector.parameters())))[:0, None]
+            return self.decode_masks(idle, features, image_of_seg.new_zeros(1))[:0]
+        assert features is not None, "a [SEG] to decode is about an image"
         prompts = self.projector(seg_states.to(next(self.projector.parameters())))
         finest, fine, coarse = features
         decoder = self.sam2.mask_decoder

@@ -35,6 +35,7 @@ _UPDATE_FIELDS = (
     "old_log_probs",
     "ref_log_prob",
     "rollout_is_weights",
+    "best_masks",  # of R-Sa2VA
 )
 
 
@@ -84,11 +85,16 @@ class FastStepMixin:
         return GroupClient(self.config, self.llm_server_manager.server_handles)
 
     def on_init_end(self) -> None:
-        """Give the policy workers the loss without old log-probs, when it applies."""
-        if self._on_policy:
-            config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            self.actor_rollout_wg.set_loss_fn(partial(on_policy.on_policy_loss, config=config))
+        """Give the policy workers a loss of ours, when one applies."""
+        if (loss := self._own_loss()) is not None:
+            self.actor_rollout_wg.set_loss_fn(loss)
         super().on_init_end()
+
+    def _own_loss(self) -> Any:
+        """Return the loss without old log-probs; None when verl's applies."""
+        if not self._on_policy:
+            return None
+        return partial(on_policy.on_policy_loss, config=omega_conf_to_dataclass(self.config.actor_rollout_ref.actor))
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         if self._on_policy:

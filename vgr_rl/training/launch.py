@@ -102,6 +102,7 @@ def _derive(config: DictConfig) -> None:
             config.validation.system_prompt_file = str(Path(config.validation.system_prompt_file).absolute())
         if is_r_sa2va(config.model.path):
             config.actor_rollout_ref.model.external_lib = "vgr_rl.training.segment_policy"
+            config.actor_rollout_ref.model.override_config.train_projector = bool(config.masks.best_rollout_weight)
         # also when nothing is frozen: the config.json of an earlier run's model tells what was frozen there
         config.actor_rollout_ref.model.override_config.frozen_components = list(config.model.freeze)
     OmegaConf.resolve(config)  # the workers do not know our resolvers

@@ -5,7 +5,9 @@ begins when the rollouts of a step are there; then the same reward workers score
 this place for reward models that share the policy's devices, also in validation.
 """
 
+import json
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,14 @@ from verl.experimental.reward_loop import RewardLoopManager
 from verl.protocol import DataProto
 from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.trainer.ppo.utils import Role
+from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from verl.workers.utils.losses import ppo_loss
 
+from vgr_rl.data.schema import sample_from_json
 from vgr_rl.segment.auto import is_r_sa2va
-from vgr_rl.training import shared_features
+from vgr_rl.training import best_rollout, shared_features
+from vgr_rl.training.reward_manager import DETAIL
 
 
 class RewardsAfterMasks(RewardLoopManager):
@@ -55,8 +61,30 @@ class MaskRewardsMixin:
             shared_features.clear(shared_features.PARTITION, shared_features.PICTURES)
         else:
             metrics["timing_s/masks"] = time.perf_counter() - started
+            if not self._learns_masks:
+                shared_features.clear(shared_features.PICTURES)
+        best = self._score(batch)
+        if self._learns_masks and metrics is not None:
+            metrics["masks/best_rollouts"] = best
+        return batch
+
+    @property
+    def _learns_masks(self) -> bool:
+        return bool(self.config.masks.best_rollout_weight)
+
+    def _own_loss(self) -> Any:
+        loss = super()._own_loss()
+        if not self._learns_masks:
+            return loss
+        config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        policy_loss = loss or partial(ppo_loss, config=config)
+        return best_rollout.BestRolloutLoss(policy_loss, self.config.masks.best_rollout_weight)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch = super()._update_actor(batch, metrics)
+        if self._learns_masks:
+            metrics.update(best_rollout.loss_metrics(metrics))
             shared_features.clear(shared_features.PICTURES)
-        self._score(batch)
         return batch
 
     def _decode_masks(self, batch: KVBatchMeta) -> None:
@@ -72,8 +100,12 @@ class MaskRewardsMixin:
         if added := list(set(padded.keys) - set(batch.keys)):
             tq.kv_clear(keys=added, partition_id=batch.partition_id)
 
-    def _score(self, batch: KVBatchMeta) -> None:
-        """Have the reward workers score all rollouts, and store what the agent loop stores of other models."""
+    def _score(self, batch: KVBatchMeta) -> int:
+        """Have the reward workers score all rollouts, and store what the agent loop stores of other models.
+
+        Returns:
+            Groups whose best rollout has masks to learn; 0 if none are learnt.
+        """
         fields = ["responses", "extra_info", "masks", "extra_fields"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         responses = list(data.pop("responses").unbind())
@@ -86,13 +118,23 @@ class MaskRewardsMixin:
             for worker, start, end in zip(workers, bounds, bounds[1:], strict=False)
         ]
         scores = [score for part in ray.get(asked) for score in part]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for response, score, extra in zip(responses, scores, columns["extra_fields"], strict=True):
             rm_scores = torch.zeros(len(response), dtype=torch.float32)
             rm_scores[-1] = score["reward_score"]
             info = score.get("reward_extra_info", {})
             rows.append({"rm_scores": rm_scores, "extra_fields": {**extra, "reward_extra_info": info}})
+        if self._learns_masks:
+            for row in rows:
+                row[best_rollout.FIELD] = best_rollout.NONE
+            for place in best_rollout.best_of_groups(batch.keys, [score["reward_score"] for score in scores]):
+                detail = json.loads(rows[place]["extra_fields"]["reward_extra_info"][DETAIL])
+                sample = sample_from_json(columns["extra_info"][place]["sample"])
+                rows[place][best_rollout.FIELD] = best_rollout.masks_to_learn(
+                    detail["response"], columns["masks"][place]["rles"], sample
+                )
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=list_of_dict_to_tensordict(rows))
+        return sum(bool(row[best_rollout.FIELD]["segs"]) for row in rows) if self._learns_masks else 0
 
 
 def rewards_of(config: DictConfig) -> type[RewardLoopManager]:

@@ -4,7 +4,7 @@ docs/memory.md has the formulas.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -75,6 +75,7 @@ def estimate(
     longest_prompt: int,
     cluster: Cluster,
     judge_parameters: int = 0,
+    beside_adapters: int | None = None,
 ) -> Needs:
     """Estimate what a run takes.
 
@@ -86,11 +87,12 @@ def estimate(
         longest_prompt: tokens of the longest prompt.
         cluster: the machines; a GPU's memory decides how large vLLM makes the KV cache.
         judge_parameters: of the model of `judge=pool`; 0 with another judge.
+        beside_adapters: see `Training`.
     """
     shapes = Shapes.of(hf_config)
     refs, rule = config.actor_rollout_ref, spec.resize_rule
     image_tokens = min(longest_prompt, rule.max_pixels // rule.factor**2)
-    state = state_parts(config, shapes, counts)
+    state = state_parts(config, shapes, counts, beside_adapters)
     serving = _named("rollout weights", "KV cache", _serving(config, refs.rollout, sum(counts.values()), cluster))
     parked = {
         "weights": refs.actor.fsdp_config.param_offload,
@@ -160,9 +162,11 @@ def _too_much(what: str, parts: Parts, room: int | None, knobs: Mapping[str, str
     ]
 
 
-def state_parts(config: DictConfig, shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
+def state_parts(
+    config: DictConfig, shapes: Shapes, counts: Mapping[str, int], beside_adapters: int | None = None
+) -> dict[str, int]:
     """Return the bytes of a worker's shard of the weights, gradients, Adam's moments and the reference policy."""
-    training = _training(config, 0)
+    training = replace(_training(config, 0), beside_adapters=beside_adapters)
     reference = config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
     has_reference = reference and not training.lora_rank  # the base of adapters is their reference
     bytes_ = sum(counts.values()) * training.state_bytes // training.workers

@@ -18,7 +18,7 @@ from vgr_rl.training.data_order import steps_per_epoch
 from vgr_rl.training.judge_preflight import check_judge
 from vgr_rl.training.model_spec import ModelSpec
 from vgr_rl.training.placement import check_placement
-from vgr_rl.training.policy_preflight import check_segment_policy, trained_of
+from vgr_rl.training.policy_preflight import check_segment_policy, trained_beside_adapters, trained_of
 from vgr_rl.training.segmenter_preflight import check_segmenter
 from vgr_rl.training.validation import check_best_metric, check_validation, load_validations
 from vgr_rl.training.validation_benchmarks import Validation
@@ -78,7 +78,8 @@ def make_plan(config: DictConfig) -> Plan:
     hf_config = AutoConfig.from_pretrained(folder)
     counts = memory.count_parameters(hf_config)
     judge = _judge_parameters(config)
-    needs = memory_plan.estimate(config, hf_config, counts, spec, train.longest, cluster, judge)
+    beside = trained_beside_adapters(config, hf_config) if spec.model_type == MODEL_TYPE else None
+    needs = memory_plan.estimate(config, hf_config, counts, spec, train.longest, cluster, judge, beside)
     facts = (
         *_facts(config, spec, train, val, counts),
         *_validation_fact(config, validations),

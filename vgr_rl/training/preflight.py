@@ -1,5 +1,6 @@
 """Checks that need neither Ray nor a GPU: each problem names what was given, what is needed and the knob."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ NUMBERS: dict[str, type | tuple[type, ...]] = {
     "actor_rollout_ref.rollout.temperature": (int, float),
     "actor_rollout_ref.actor.ppo_mini_batch_size": int,
     "actor_rollout_ref.actor.optim.lr": (int, float),
+    "masks.best_rollout_weight": (int, float),
 }
 MICRO_BATCHES = (
     ("actor", "ppo_micro_batch_size_per_gpu"),
@@ -92,6 +94,9 @@ def check_values(config: DictConfig) -> list[str]:
         )
     if not problems and config.prompts_in_flight < 1:
         problems.append(f"prompts_in_flight={config.prompts_in_flight} but at least 1 is expected")
+    weight = config.masks.best_rollout_weight
+    if not problems and (weight is None or not 0 <= weight < math.inf):
+        problems.append(f"masks.best_rollout_weight={weight} but 0 or more is expected")
     unknown = sorted(set(config.model.freeze) - set(COMPONENTS))
     if unknown or set(config.model.freeze) == set(COMPONENTS):
         problems.append(

@@ -33,8 +33,11 @@ class SegmentBuildMixin:
             raise ValueError("engine.ulysses_sequence_parallel_size>1 splits responses, whose [SEG] are then not found")
         module: RSa2VA = super()._build_module()
         apply_monkey_patch(module.vlm, use_remove_padding=self.use_remove_padding)
-        choose_trained(module, self._is_lora, self.train_embeddings)
+        self._choose_trained(module)
         return module
+
+    def _choose_trained(self, module: RSa2VA) -> None:
+        choose_trained(module, self._is_lora, self.train_embeddings)
 
     def _build_lora_module(self, module: RSa2VA) -> nn.Module:
         settings = self.model_config

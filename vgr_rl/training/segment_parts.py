@@ -25,15 +25,20 @@ class FrozenPartChanged(RuntimeError):
     """A weight that must not train is another than at the start."""
 
 
-def choose_trained(module: "RSa2VA", lora: bool, train_embeddings: bool) -> None:
-    """Let train what does in a cold start beside adapters: projector, mask decoder and, as asked, the language model.
+def choose_trained(
+    module: "RSa2VA", lora: bool, train_embeddings: bool = False, projector: bool = True, decoder: bool = True
+) -> None:
+    """Let train what does beside adapters; by default what makes the masks, as in a cold start.
 
     Args:
         module: R-Sa2VA without adapters.
         lora: whether the language model gets adapters; without them its own weights train.
         train_embeddings: whether embedding and head train beside adapters.
+        projector: whether it trains.
+        decoder: whether the mask decoder trains.
     """
-    module.freeze(train_decoder=True)
+    module.freeze(train_decoder=decoder)
+    module.projector.requires_grad_(projector)
     if not lora:
         for name, parameter in module.vlm.named_parameters():
             parameter.requires_grad_("visual" not in name)

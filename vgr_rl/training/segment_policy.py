@@ -5,7 +5,7 @@ pass over them with the current weights gives the hidden state at each `[SEG]`, 
 SAM2's image encoder runs once for each image of a step, whatever the number of its rollouts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,9 +24,10 @@ from vgr_rl.grounding import Rle, Size
 from vgr_rl.segment import auto
 from vgr_rl.segment.model import ImageFeatures, RSa2VA
 from vgr_rl.segment.predict import normalised, to_rles
-from vgr_rl.training import shared_features
+from vgr_rl.training import best_rollout, shared_features
 from vgr_rl.training.policy_mixin import EvidenceEngineMixin
 from vgr_rl.training.segment_build import SegmentBuildMixin
+from vgr_rl.training.segment_parts import choose_trained
 from vgr_rl.verl_patches import leave_vllm_out_of_policy_workers
 
 leave_vllm_out_of_policy_workers()
@@ -42,11 +43,38 @@ Masks = list[Rle] | None
 class SegmentPolicyMixin(SegmentBuildMixin, EvidenceEngineMixin):
     """Trains the language model of R-Sa2VA and decodes masks; mixed into an FSDP engine with a language-model head."""
 
-    def _build_module(self) -> RSa2VA:
-        module = super()._build_module()
-        for part in (module.projector, module.sam2.mask_decoder):  # no gradient of a reward reaches them
-            part.requires_grad_(False)
-        return module
+    def _choose_trained(self, module: RSa2VA) -> None:  # no gradient of a reward reaches what makes the masks
+        choose_trained(module, self._is_lora, projector=module.config.train_projector, decoder=False)
+
+    def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
+        """Run the micro-batches of a batch; those of an update know how many best rollouts it has on all processes."""
+        if best_rollout.FIELD in data and not forward_only:
+            count = torch.tensor(
+                sum(bool(own["segs"]) for own in best_rollout.best_masks(data)), device=get_device_id()
+            )
+            torch.distributed.all_reduce(count, group=self.get_data_parallel_group())
+            tensordict_utils.assign_non_tensor(data, all_best=int(count))
+        return super().forward_backward_batch(data, loss_function, forward_only)
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Say, in an update, which `[SEG]` of best rollouts to decode, and about which pictures."""
+        inputs, output_args = super().prepare_model_inputs(micro_batch)
+        if _learns_masks(micro_batch):
+            best = best_rollout.best_masks(micro_batch)
+            number = torch.tensor([bool(own["segs"]) for own in best], device=get_device_id()).cumsum(0) - 1
+            chosen = self._of_best(micro_batch, best)
+            inputs["image_of_seg"] = self.image_of_seg(micro_batch, chosen, number, inputs["input_ids"].shape[1])
+            rows = zip(micro_batch["multi_modal_inputs"], best, strict=True)
+            if shown := [str(shared_features.referred_uid(each)) for each, own in rows if own["segs"]]:
+                inputs |= _images(shown, shared_features.get(shown, shared_features.PICTURES), {})
+        return inputs, output_args
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, Any]:
+        """Add, in an update, the masks of best rollouts, which the loss takes out again."""
+        outputs = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        return {**outputs, "masks": output.masks} if _learns_masks(micro_batch) else outputs
 
     def get_per_tensor_param(self, *args: Any, **kwargs: Any) -> tuple[Iterator[tuple[str, Tensor]], Any]:
         """Return the weights of the vision-language model, under the names that it has on its own."""
@@ -106,8 +134,22 @@ class SegmentPolicyMixin(SegmentBuildMixin, EvidenceEngineMixin):
         of_row = zip(micro_batch["input_ids"].unbind(), micro_batch["responses"].unbind(), strict=True)
         return torch.cat([torch.arange(len(ids), device=ids.device) >= len(ids) - len(own) for ids, own in of_row])
 
+    def _of_best(self, micro_batch: TensorDict, best: Sequence[best_rollout.BestMasks]) -> Tensor:
+        """Say of each token whether it is a `[SEG]` that the loss of best rollouts takes, `[tokens]`."""
+        chosen = torch.zeros_like(micro_batch["input_ids"].values(), dtype=torch.bool)
+        ends = micro_batch["input_ids"].offsets()[1:]
+        for end, response, own in zip(ends, micro_batch["responses"].unbind(), best, strict=True):
+            if own["segs"]:
+                places = (response == self._seg_token_id).nonzero()[:, 0]
+                chosen[end - len(response) + places[list(own["segs"])]] = True
+        return chosen
+
     def _segs(self, micro_batch: TensorDict) -> list[int]:
         return [int((response == self._seg_token_id).sum()) for response in micro_batch["responses"].unbind()]
+
+
+def _learns_masks(micro_batch: TensorDict) -> bool:
+    return best_rollout.FIELD in micro_batch and torch.is_grad_enabled()
 
 
 def _images(order: list[str], pictures: dict[str, Any], embedded: dict[str, ImageFeatures]) -> dict[str, Any]:
