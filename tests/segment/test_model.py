@@ -146,7 +146,7 @@ def test_a_saved_model_is_the_same_when_loaded(tmp_path: Path, family: Family, t
     embedding, head = again.get_input_embeddings().weight, again.get_output_embeddings().weight
     assert (embedding.data_ptr() == head.data_ptr()) == tied
     inputs = batch(processor)
-    torch.testing.assert_close(run(again, inputs).masks, run(model, inputs).masks, rtol=0, atol=1e-6)  # weights lie anew
+    torch.testing.assert_close(run(again, inputs).masks, run(model, inputs).masks, rtol=0, atol=1e-6)
 
 
 def test_the_parts_are_loaded_from_their_checkpoints(tmp_path: Path) -> None:
