@@ -239,7 +239,7 @@ def test_a_cluster_that_is_not_there_is_planned(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="set dry_run=true"):
         Cluster.of(_config("recipe=treevgr", **given, dry_run=False))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert Cluster.of(_config("recipe=treevgr", dry_run=False)) == Cluster(None, 0, None, None)
+    assert Cluster.of(_config("recipe=treevgr", dry_run=False)) == Cluster(None, 0, None, None, None, [])
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match="RAY_ADDRESS=127.0.0.1:1: no Ray cluster listens there: .*refused"):
         Cluster.of(_config("recipe=treevgr"))

@@ -25,13 +25,15 @@ class Cluster:
         gpu_bytes: memory of a GPU; None when unknown.
         host_bytes: memory of a node; None when unknown.
         ray_nodes: those of the Ray cluster that is asked for a plan (RAY_ADDRESS); None for anything else.
+        other_run: a problem where a run is on that cluster already.
     """
 
     nodes: int | None
     gpus_per_node: int
     gpu_bytes: int | None
     host_bytes: int | None
-    ray_nodes: tuple[Node, ...] | None = None
+    ray_nodes: Sequence[Node] | None = None
+    other_run: Sequence[str] = ()
 
     @classmethod
     def of(cls, config: DictConfig, on_ray: bool = True) -> "Cluster":
@@ -48,7 +50,8 @@ class Cluster:
         if any(value is not None for value in given.values()):
             return cls._simulated(config)
         if on_ray and os.environ.get("RAY_ADDRESS"):
-            return cls(None, 0, None, None, tuple(ask_cluster()) if config.dry_run else None)
+            nodes, other_run = ask_cluster() if config.dry_run else (None, [])
+            return cls(None, 0, None, None, nodes, other_run)
         import torch
 
         found = torch.cuda.device_count()
@@ -70,7 +73,7 @@ class Cluster:
         """Return what policy, judge and segmenter need that is not there."""
         if (nodes := self._placeable(config)) is None:
             return check_accelerators(config)
-        return problems(groups_of(config, nodes), nodes)
+        return [*problems(groups_of(config, nodes), nodes), *self.other_run]
 
     def lines(self, config: DictConfig) -> list[str]:
         """Return one line for each node of the Ray cluster: what the run needs of it, what it has, what it lacks."""

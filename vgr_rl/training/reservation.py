@@ -43,8 +43,8 @@ def check_address() -> None:
         raise ConfigError(f"RAY_ADDRESS={address}: no Ray cluster listens there: {error}") from error
 
 
-def ask_cluster() -> list[Node]:
-    """Return the nodes of the cluster of RAY_ADDRESS; nothing is started on it.
+def ask_cluster() -> tuple[list[Node], list[str]]:
+    """Return the nodes of the cluster of RAY_ADDRESS, and `other_run`; nothing is started on it.
 
     Raises:
         ConfigError: it does not answer.
@@ -54,7 +54,7 @@ def ask_cluster() -> list[Node]:
     check_address()
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
-        return cluster_nodes()
+        return cluster_nodes(), other_run()
     except ConnectionError as error:
         raise ConfigError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers: {error}") from error
     finally:
@@ -79,10 +79,11 @@ def reserve(config: DictConfig, say: Callable[[str], None], stopped: Callable[[]
         nodes = cluster_nodes()
         groups = groups_of(config, nodes)
         placement = place(groups, nodes)
-        if placement.fits and _take(placement):
+        rival = other_run()
+        if placement.fits and not rival and _take(placement):
             say(f"placed: {placement.described()}")
             return
-        lacks = problems(groups, nodes) or ["another job was quicker"]
+        lacks = problems(groups, nodes) + rival or ["another job was quicker"]
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             where = (
@@ -95,6 +96,19 @@ def reserve(config: DictConfig, say: Callable[[str], None], stopped: Callable[[]
             said_s = time.monotonic()
             say(f"waiting for room, at most {left_s:.0f} s more (placement.wait_s):\n{bullet_list(lacks)}")
         time.sleep(min(_PERIOD_S, left_s))
+
+
+def other_run() -> list[str]:
+    """Return a problem when a run is on the cluster: TransferQueue would give both the same storage, without a word."""
+    import ray
+
+    try:
+        ray.get_actor("TransferQueueController", namespace="transfer_queue")
+    except ValueError:
+        return []
+    return [
+        "another run is on this Ray cluster, and TransferQueue would mix their rollouts: a cluster has one at a time"
+    ]
 
 
 def group(part: str, index: int) -> Any:

@@ -8,8 +8,9 @@ from verl.trainer.main_ppo import TaskRunnerV1
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from vgr_rl.errors import ConfigError
 from vgr_rl.segment.server import start_servers
-from vgr_rl.training.reservation import group
+from vgr_rl.training.reservation import group, other_run
 from vgr_rl.training.segmenter_preflight import servers_together
 
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
@@ -23,6 +24,7 @@ class EvidenceTaskRunner(_TaskRunner):
 
         Raises:
             RuntimeError: our verl plug-in did not load (verl hides the reason).
+            ConfigError: another run has started on this cluster a moment ago.
         """
         if "vgr_rl.plugin" not in sys.modules:
             raise RuntimeError("the verl plug-in of vgr-rl did not load: reinstall with `bash scripts/install.sh`")
@@ -35,4 +37,6 @@ class EvidenceTaskRunner(_TaskRunner):
             groups = [group("segmenter", index // together) for index in range(segmenter.servers)]
             self._segmenters = start_servers(segmenter.model, **sizes, groups=groups)
         validate_config(config, need_reference_policy(config), need_critic(config))
+        if rival := other_run():
+            raise ConfigError(rival[0])
         super().run(config)
