@@ -55,43 +55,53 @@ def running(
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "WANDB_MODE": "offline"},
         **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_memory_usage_threshold": "0.99"},
+        "RAY_agent_register_timeout_ms": "180000",  # a busy machine imports slowly
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run the head's `python`
         **(env or {}),
     }
     port, dashboard = free_port(), free_port()
-    folders = [tempfile.mkdtemp(prefix="vr") for _ in gpus]  # short: Ray's sockets lie below them
-    processes = []
+    folders = [Path(tempfile.mkdtemp(prefix="vr")) for _ in gpus]  # short: Ray's sockets lie below them
+    head = ["--head", f"--port={port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+    head += [f"--dashboard-port={dashboard}", f"--temp-dir={folders[0]}"]
+    cluster = Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", environment, [])
     try:
-        for number, (slots, folder) in enumerate(zip(gpus, folders, strict=True)):
+        for number, slots in enumerate(gpus):
             options = [f"--node-ip-address=127.0.0.{number + 1}", "--num-cpus=16", f"--num-gpus={slots}"]
-            ports = ("dashboard-agent-listen-port", "runtime-env-agent-port", "metrics-export-port")
-            options += [f"--{name}={free_port()}" for name in ports]  # by default the same on every node
             if names and number in names:
                 options.append(f"--resources={json.dumps({names[number]: 1})}")
-            if number == 0:
-                options += ["--head", f"--port={port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
-                options += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
-            else:
-                options += [f"--address=127.0.0.1:{port}"]
-            processes.append(
-                subprocess.Popen(
-                    ["ray", "start", "--block", *options, "--object-store-memory=200000000"],
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                    env=environment,
-                )  # fmt: skip
-            )
-            if number == 0:
-                wait_for(lambda: listens(port) and listens(dashboard), "Ray's head node", 180)
-        cluster = Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", environment, processes)
-        wait_for(lambda: _alive(cluster) == len(gpus), f"{len(gpus)} Ray nodes", 240)
+            options += [f"--address=127.0.0.1:{port}"] if number else head
+            _start(cluster, options, folders[number] / "ray_start.log")
         yield cluster
     finally:
-        for process in processes:
+        for process in cluster.nodes:
             end(process.pid)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(cluster: Cluster, options: list[str], log: Path) -> None:
+    """Start a node and wait until it is there; `ray start` gives up after 30 s, which a busy machine may take."""
+    nodes = cluster.nodes
+
+    def attempt() -> subprocess.Popen[bytes]:
+        ports = ("dashboard-agent-listen-port", "runtime-env-agent-port", "metrics-export-port")
+        own = [f"--{name}={free_port()}" for name in ports]  # by default the same on every node
+        command = ["ray", "start", "--block", *options, *own, "--object-store-memory=200000000"]
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, env=cluster.environment
+            )
+
+    def there() -> bool:
+        if nodes[-1].poll() is not None:
+            nodes[-1] = attempt()
+        return _alive(cluster) == len(nodes)
+
+    nodes.append(attempt())
+    try:
+        wait_for(there, f"Ray node {len(nodes)}", 180)
+    except AssertionError as error:
+        raise AssertionError(f"{error}:\n{log.read_text()[-4000:]}") from error
 
 
 def end(pid: int) -> None:
@@ -113,12 +123,6 @@ def free_port() -> int:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("0.0.0.0", port))
             return port
-
-
-def listens(port: int) -> bool:
-    """Say whether somebody listens on a port of this machine."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
