@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-MISSES = 3  # in a row: a network that is gone for half a minute is forgiven
+MISSES = 3  # in a row: a machine that is busy for half a minute is forgiven
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty SETTINGS frame
 
 
