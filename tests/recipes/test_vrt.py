@@ -14,6 +14,7 @@ from tests.training.sft_fixtures import sft_config
 from vgr_rl import prepare
 from vgr_rl.config import entry
 from vgr_rl.data import segment_commands, vrt_commands
+from vgr_rl.data.filters import commands as filter_commands
 from vgr_rl.data.schema import write_samples
 from vgr_rl.data.tiny_masks import rl_rows
 from vgr_rl.errors import ConfigError
@@ -32,8 +33,8 @@ def commands(entry: str) -> list[str]:
 @pytest.mark.parametrize("line", commands("prepare"))
 def test_the_data_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = []
-    for module in (segment_commands, vrt_commands):
-        for name in [name for name in vars(module) if name.startswith("make_")]:
+    for module in (segment_commands, vrt_commands, filter_commands):
+        for name in [name for name in vars(module) if name.startswith(("make_", "filter_"))]:
             monkeypatch.setattr(module, name, parsed.append)
     prepare.main(shlex.split(line))
     assert len(parsed) == 1

@@ -1,4 +1,7 @@
-"""One filter run: ask, grade, decide, write; continues where an interrupted run with the same settings stopped."""
+"""One filter run: ask, grade, decide, write; continues where an interrupted run with the same settings stopped.
+
+What a training run has graded already needs only the last two: see `rollouts`.
+"""
 
 import json
 import logging
@@ -23,32 +26,82 @@ _REPORTS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class FilterRun:
-    """What is read, asked and written.
+class Selection:
+    """Which samples are read, and where those that are kept are written.
 
-    Beside `out` there is a folder with the suffix .filter: `graded.jsonl` (scores and answers of each sample),
-    `decisions.jsonl` (why it was kept or not), `counts.json` and `settings.json`.
+    Beside `out` there is a folder with the suffix .filter: `decisions.jsonl` (why each sample was kept or not) and
+    `counts.json`.
 
     Attributes:
         sources: parquet files of RL samples.
         out: parquet for those that are kept, in order.
+    """
+
+    sources: Sequence[Path]
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder beside the output."""
+        return self.out.with_suffix(".filter")
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the samples; paths of their images are absolute."""
+        for source in self.sources:
+            folder = source.resolve().parent
+            for row in read_samples(source):
+                yield Row(row.sample, row.prompt, [resolve_image(image, folder) for image in row.images])
+
+    def ids(self) -> list[str]:
+        """Return the samples' ids in order.
+
+        Raises:
+            ValueError: when two samples share one.
+        """
+        order = [row.sample.id for row in self.rows()]
+        if repeated := [name for name, count in Counter(order).items() if count > 1]:
+            raise ValueError(f"--input: {len(repeated)} ids come more than once, the first is {repeated[0]}")
+        return order
+
+    def write(self, decisions: Mapping[str, Decision], graded: Mapping[str, Mapping[str, Any]]) -> Counter[str]:
+        """Write the samples that are kept and why; return the counts by rule.
+
+        Args:
+            decisions: of each sample, in order.
+            graded: `scores` and `answers` of each.
+        """
+        lines = (
+            {"id": name, **asdict(decision), "scores": graded[name]["scores"], "answers": graded[name]["answers"]}
+            for name, decision in decisions.items()
+        )
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_text(self.folder / "decisions.jsonl", text)
+        counts = Counter(decision.rule for decision in decisions.values())
+        written = write_samples((row for row in self.rows() if decisions[row.sample.id].kept), self.out)
+        write_json(self.folder / "counts.json", {"samples": len(decisions), "kept": written, "by_rule": dict(counts)})
+        logger.info("%s: %d of %d samples kept (%s)", self.out, written, len(decisions), _listed(counts))
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRun:
+    """What is asked, and how its answers are graded.
+
+    The folder beside the output also gets `graded.jsonl` (scores and answers of each sample) and `settings.json`.
+
+    Attributes:
+        selection: what is read and written.
         model: the model that is asked, for its prompts.
         grader: scores its responses.
         sampling: how they are drawn.
         settings: what must be equal for two runs to share graded samples; the rule that decides is no part of it.
     """
 
-    sources: Sequence[Path]
-    out: Path
+    selection: Selection
     model: ServedModel
     grader: Grader
     sampling: Sampling
     settings: Mapping[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """The folder beside the output."""
-        return self.out.with_suffix(".filter")
 
     def run(self, answers: Answers, decide: Decide) -> Counter[str]:
         """Grade what is not graded yet, decide about every sample, and write; return the counts by rule.
@@ -57,25 +110,15 @@ class FilterRun:
             ValueError: when the folder belongs to a run with other settings, two samples share an id, or the model
                 gives no answer; what has been graded stays.
         """
-        order = [row.sample.id for row in self._rows()]
-        if repeated := [name for name, count in Counter(order).items() if count > 1]:
-            raise ValueError(f"--input: {len(repeated)} ids come more than once, the first is {repeated[0]}")
-        remedy = f"give another --out, or remove {self.folder}"
-        check_settings(self.folder / "settings.json", self.settings, remedy)
-        file = RowFile(self.folder / "graded.jsonl")
+        order, folder = self.selection.ids(), self.selection.folder
+        check_settings(folder / "settings.json", self.settings, f"give another --out, or remove {folder}")
+        file = RowFile(folder / "graded.jsonl")
         try:
             self._grade(answers, file, len(order))
         finally:
             file.close()
         graded = {name: Graded(tuple(file.rows[name]["scores"]), file.rows[name]["why"]) for name in order}
-        return self._write(decide(graded), file.rows)
-
-    def _rows(self) -> Iterator[Row]:
-        """Yield the samples; paths of their images are absolute."""
-        for source in self.sources:
-            folder = source.resolve().parent
-            for row in read_samples(source):
-                yield Row(row.sample, row.prompt, [resolve_image(image, folder) for image in row.images])
+        return self.selection.write(decide(graded), file.rows)
 
     def _grade(self, answers: Answers, file: RowFile, total: int) -> None:
         if len(file.rows) == total:
@@ -87,7 +130,7 @@ class FilterRun:
                 logger.info("%d of %d samples are graded", len(file.rows), total)
 
     def _questions(self, file: RowFile) -> Iterator[Question]:
-        for row in self._rows():
+        for row in self.selection.rows():
             if row.sample.id in file.rows:
                 continue
             sizes = image_sizes(row, Path())
@@ -108,19 +151,6 @@ class FilterRun:
         values = [grade.composed.value for grade in grades]
         scores = [value for value in values if math.isfinite(value)]
         return {"id": row.sample.id, "scores": scores, "answers": [grade.trace.answer for grade in grades], "why": why}
-
-    def _write(self, decisions: Mapping[str, Decision], rows: Mapping[str, dict[str, Any]]) -> Counter[str]:
-        lines = (
-            {"id": name, **asdict(decision), "scores": rows[name]["scores"], "answers": rows[name]["answers"]}
-            for name, decision in decisions.items()
-        )
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_text(self.folder / "decisions.jsonl", text)
-        counts = Counter(decision.rule for decision in decisions.values())
-        written = write_samples((row for row in self._rows() if decisions[row.sample.id].kept), self.out)
-        write_json(self.folder / "counts.json", {"samples": len(decisions), "kept": written, "by_rule": dict(counts)})
-        logger.info("%s: %d of %d samples kept (%s)", self.out, written, len(decisions), _listed(counts))
-        return counts
 
 
 def _listed(counts: Counter[str]) -> str:
