@@ -1,10 +1,10 @@
 """Train the tiny R-Sa2VA with RL from its cold start, once for each seed, and print what held-out masks gain by it.
 
 `python -m scripts.ablations.masks [--out runs/mask_gain] [--seeds 0 1 2] [--steps 60]`: one cold start (seed 0), and
-from it for each seed two runs of RL, without and with the loss of masks on the best rollout of a group. The reward of
-the answers' masks (`mask_iou`, which takes 0.1 for each mask too many or too few) is validated on 500 held-out samples
-before the first step and after the last, greedily. They have a seed of their own: nothing was ever chosen by them, as
-the recipe's learning rate was by its own. What is finished is not run again.
+from it for each seed two runs of RL, without and with the loss of masks on the best rollout of a group. All are
+evaluated greedily on 500 held-out samples of another seed: nothing was ever chosen by them, as the recipe's learning
+rate was by its own. Errors are those of paired differences over samples and seeds (`results.pooled`). What is finished
+is not run again.
 """
 
 import argparse
@@ -12,19 +12,24 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from rich.console import Console
 
+from rewards.mask_iou import VRTMaskIoU
 from scripts.ablations.plan import Task, run_dir
+from scripts.ablations.results import Values, pooled
 from scripts.ablations.schedule import CHECKOUT, Schedule, Stopped
 from vgr_rl.benchmarks.store import write_text
+from vgr_rl.data.schema import read_samples
+from vgr_rl.grounding import ImageGeometry, parse_trace
 
 ARMS = {"rewards": ("rewards alone", 0.0), "best_rollout": ("and the best rollout's masks", 1.0)}
-METRIC = "val-aux/tiny_masks/mask_iou/mean@1"
-HEADER = ["seed", "cold start", *(f"{title}{suffix}" for title, _ in ARMS.values() for suffix in ("", ", gain"))]
+MEASURES = ("mask_iou", "masks")
+"""`mask_iou`: the reward of the answer's masks, less 0.1 for each too many or too few. `masks`: how many it has."""
+
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped:
         log.error("stopped; the same command goes on from here")
         return 130
-    text = table({seed: measured(options.out, seed, options.steps) for seed in options.seeds})
+    text = table(options.out, options.seeds)
     write_text(options.out / "table.md", text)
     log.info("%s", text)
     return 0
@@ -65,57 +70,66 @@ def tasks(out: Path, seeds: Sequence[int], steps: int) -> list[Task]:
     found = [
         Task("data", (), ("vgr_rl.prepare", "tiny-masks", "--out", str(data)), data),
         Task("fresh", (), ("vgr_rl.prepare", "tiny-masks", "--out", str(fresh), *others), fresh),
-        Task("cold_start", ("data",), ("vgr_rl.sft", *sft), start),
+        Task("train/cold_start", ("data",), ("vgr_rl.sft", *sft), start),
+        _evaluation("cold_start", start, fresh),
     ]
     for seed in seeds:
         for arm, (_, weight) in ARMS.items():
-            run = run_dir(out, arm, seed)
+            run, name = run_dir(out, arm, seed), f"{arm}/seed{seed}"
             rl = [recipe, f"seed={seed}", f"run_dir={run}", f"model.path={start / 'model'}"]
-            rl += [*_files(data / "train", fresh / "heldout"), f"masks.best_rollout_weight={weight}"]
-            rl += [
-                f"trainer.total_training_steps={steps}",
-                f"trainer.test_freq={steps}",
-                "trainer.val_before_train=true",
-            ]
-            found.append(Task(f"{arm}/seed{seed}", ("cold_start", "fresh"), ("vgr_rl.main", *rl), run))
+            rl += [*_files(data / "train", fresh / "heldout"), f"trainer.total_training_steps={steps}"]
+            rl += [f"trainer.test_freq={steps}", "trainer.val_before_train=true", f"masks.best_rollout_weight={weight}"]
+            found.append(Task(f"train/{name}", ("train/cold_start", "fresh"), ("vgr_rl.main", *rl), run))
+            found.append(_evaluation(name, run, fresh))
     return found
 
 
-def measured(out: Path, seed: int, steps: int) -> dict[str, float]:
-    """Return the metric of the cold start and at the end of each arm.
+def measured(out: Path, run: Path) -> dict[str, Values]:
+    """Return `MEASURES` of the evaluation of a run, of each sample.
 
     Raises:
-        ValueError: when the arms did not begin with the same score, up to how sums are rounded.
+        ValueError: when a sample has no response.
     """
-    ends, starts = {}, []
-    for arm in ARMS:
-        path = run_dir(out, arm, seed) / "metrics.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        scores = {row["step"]: row["data"][METRIC] for row in rows if METRIC in row["data"]}
-        starts.append(scores[0])
-        ends[arm] = scores[steps]
-    if max(starts) - min(starts) > 0.005:
-        raise ValueError(f"arms of seed {seed} begin with {sorted(starts)} but they have one cold start")
-    return {"cold_start": starts[0], **ends}
+    samples = {row.sample.id: row.sample for row in read_samples(out / "fresh" / "heldout.parquet")}
+    lines = (run / "heldout" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    responses = {row["key"]: row for row in map(json.loads, lines)}
+    if missing := samples.keys() - responses.keys():
+        raise ValueError(f"{run}: {len(missing)} of {len(samples)} samples have no response")
+    reward, found = VRTMaskIoU(), {name: Values() for name in MEASURES}
+    for name, sample in samples.items():
+        geometry = ImageGeometry(sample.image_size, sample.image_size)
+        row = responses[name]
+        trace = parse_trace(row["response"], geometry, "orig_px", prefill="", masks=row.get("pred_masks"))
+        found["mask_iou"][name] = reward(trace, sample).value
+        found["masks"][name] = float(len(trace.seg_answer))
+    return found
 
 
-def table(scores: dict[int, dict[str, float]]) -> str:
-    """Return scores by seed, and their means with the standard error over seeds, as a Markdown table."""
-    rows = [HEADER, ["---"] * len(HEADER)]
-    for seed, own in scores.items():
-        gains = [text for arm in ARMS for text in (f"{own[arm]:.3f}", f"{own[arm] - own['cold_start']:+.3f}")]
-        rows.append([str(seed), f"{own['cold_start']:.3f}", *gains])
-    if len(scores) > 1:
-        last = ["mean", _mean([own["cold_start"] for own in scores.values()])]
-        for arm in ARMS:
-            last.append(_mean([own[arm] for own in scores.values()]))
-            last.append(_mean([own[arm] - own["cold_start"] for own in scores.values()], sign="+"))
-        rows.append(last)
+def table(out: Path, seeds: Sequence[int]) -> str:
+    """Return a Markdown table: means, gains over the cold start with their errors, and the gain of each seed."""
+    start = measured(out, out / "cold_start")
+    rows = [
+        ["", "mask reward", "gain", "by seed", "masks of an answer"],
+        ["---"] * 5,
+        ["cold start", f"{_mean([start], 'mask_iou'):.3f}", "", "", f"{_mean([start], 'masks'):.2f}"],
+    ]
+    for arm, (title, _) in ARMS.items():
+        own = [measured(out, run_dir(out, arm, seed)) for seed in seeds]
+        gains = [{name: value - start["mask_iou"][name] for name, value in one["mask_iou"].items()} for one in own]
+        gain, error = pooled(gains)
+        by_seed = ", ".join(f"{fmean(one.values()):+.3f}" for one in gains)
+        masks = f"{_mean(own, 'masks'):.2f}"
+        rows.append([title, f"{_mean(own, 'mask_iou'):.3f}", f"{gain:+.3f} ± {error:.3f}", by_seed, masks])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _mean(values: Sequence[float], sign: str = "") -> str:
-    return f"{fmean(values):{sign}.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
+def _mean(runs: Sequence[Mapping[str, Values]], name: str) -> float:
+    return fmean(value for one in runs for value in one[name].values())
+
+
+def _evaluation(name: str, run: Path, fresh: Path) -> Task:
+    given = ("recipe=vrt/tiny", f"model={run / 'model'}", f"data={fresh / 'heldout.parquet'}", f"out={run / 'heldout'}")
+    return Task(f"evaluate/{name}", (f"train/{name}", "fresh"), ("vgr_rl.evaluate", *given), run / "heldout")
 
 
 def _files(train: Path, val: Path) -> tuple[str, str]:

@@ -6,51 +6,70 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from scripts.ablations.masks import ARMS, METRIC, main, measured, table, tasks
+from scripts.ablations.masks import ARMS, main, measured, table, tasks
 from vgr_rl.config import entry
+from vgr_rl.data.schema import write_samples
+from vgr_rl.data.tiny_masks import rl_rows
+
+SAMPLES = 4
 
 
-def write_metrics(out: Path, arm: str, rows: list[tuple[int, dict[str, float]]]) -> None:
-    folder = out / arm / "seed1"
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output folder with held-out samples."""
+    (tmp_path / "fresh").mkdir()
+    write_samples(rl_rows("heldout", SAMPLES, 1), tmp_path / "fresh" / "heldout.parquet")
+    return tmp_path
+
+
+def write_predictions(out: Path, run: str, right: int, samples: int = SAMPLES) -> None:
+    """Write an evaluation whose first answers point at all that is asked for, and whose others at nothing."""
+    folder = out / run / "heldout"
     folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps({"step": s, "data": d}) + "\n" for s, d in rows))
+    with (folder / "predictions.jsonl").open("w") as file:
+        for place, row in enumerate(rl_rows("heldout", samples, 1)):
+            masks = [target.mask_rle for target in row.sample.targets if target.role == "answer"] * (place < right)
+            response = f"<think>so</think><answer>{'[SEG]' * len(masks)}</answer>"
+            file.write(json.dumps({"key": row.sample.id, "response": response, "pred_masks": masks}) + "\n")
 
 
-def test_every_arm_begins_at_the_cold_start_and_is_validated_before_and_after() -> None:
+def test_every_arm_begins_at_the_cold_start_and_all_are_evaluated_on_samples_of_their_own() -> None:
     found = {task.name: task for task in tasks(Path("out"), [0, 1], 20)}
-    assert len(found) == 3 + 2 * len(ARMS)
+    assert len(found) == 2 + 2 * (1 + 2 * len(ARMS))
     entry.register()
     for arm, (_, weight) in ARMS.items():
-        task = found[f"{arm}/seed1"]
-        assert task.needs == ("cold_start", "fresh")
+        task, evaluation = found[f"train/{arm}/seed1"], found[f"evaluate/{arm}/seed1"]
         with initialize_config_module("vgr_rl.config", version_base="1.3"):
             config = compose("main", overrides=list(task.command[1:]))
-        assert config.masks.best_rollout_weight == weight
-        assert config.model.path == f"{found['cold_start'].out}/model" and config.seed == 1
-        assert config.trainer.val_before_train and config.trainer.test_freq == config.trainer.total_training_steps == 20
-        assert config.data.val_files == "out/fresh/heldout.parquet"
+        assert config.masks.best_rollout_weight == weight and config.seed == 1
+        assert config.model.path == f"{found['train/cold_start'].out}/model" and "train/cold_start" in task.needs
+        assert config.trainer.total_training_steps == 20
+        assert {"data=out/fresh/heldout.parquet", f"model={task.out}/model"} <= set(evaluation.command)
+        assert evaluation.needs == (task.name, "fresh")
 
 
-def test_the_table_has_the_gain_of_each_seed_and_their_mean_with_its_error() -> None:
-    scores = {0: {"cold_start": 0.5, "rewards": 0.5, "best_rollout": 0.6}}
-    assert table(scores).splitlines()[2:] == ["| 0 | 0.500 | 0.500 | +0.000 | 0.600 | +0.100 |"]
-    scores[3] = {"cold_start": 0.4, "rewards": 0.6, "best_rollout": 0.6}
-    assert table(scores).splitlines()[-1] == (
-        "| mean | 0.450 ± 0.050 | 0.550 ± 0.050 | +0.100 ± 0.100 | 0.600 ± 0.000 | +0.150 ± 0.050 |"
-    )
+def test_the_reward_is_that_of_the_answers_masks(out: Path) -> None:
+    write_predictions(out, "cold_start", right=3)
+    found = measured(out, out / "cold_start")
+    assert sorted(found["mask_iou"].values()) == [0.0, 1.0, 1.0, 1.0]
+    assert min(found["masks"].values()) == 0 and len(found["masks"]) == SAMPLES
 
 
-def test_scores_are_those_before_the_first_step_and_after_the_last(tmp_path: Path) -> None:
-    for arm, end in (("rewards", 0.5), ("best_rollout", 0.7)):
-        write_metrics(tmp_path, arm, [(0, {METRIC: 0.4}), (1, {"reward/score/mean": 2.0}), (2, {METRIC: end})])
-    assert measured(tmp_path, 1, 2) == {"cold_start": 0.4, "rewards": 0.5, "best_rollout": 0.7}
+def test_an_evaluation_that_lacks_samples_is_refused(out: Path) -> None:
+    write_predictions(out, "cold_start", right=1, samples=3)
+    with pytest.raises(ValueError, match="1 of 4 samples have no response"):
+        measured(out, out / "cold_start")
 
 
-def test_arms_that_did_not_begin_alike_are_refused(tmp_path: Path) -> None:
-    for arm, start in (("rewards", 0.3), ("best_rollout", 0.4)):
-        write_metrics(tmp_path, arm, [(0, {METRIC: start}), (2, {METRIC: 0.7})])
-    with pytest.raises(ValueError, match="seed 1 begin with"):
-        measured(tmp_path, 1, 2)
+def test_the_table_has_the_gain_with_its_error_and_that_of_each_seed(out: Path) -> None:
+    write_predictions(out, "cold_start", right=1)
+    for arm, rights in zip(ARMS, ((1, 2), (2, 4)), strict=True):
+        for seed, right in enumerate(rights):
+            write_predictions(out, f"{arm}/seed{seed}", right)
+    cold_start, rewards, best = [line.split(" | ") for line in table(out, [0, 1]).splitlines()[2:]]
+    assert cold_start[1:3] == ["0.250", ""]
+    assert rewards[1:4] == ["0.375", "+0.125 ± 0.177", "+0.000, +0.250"]
+    assert best[1] == "0.750" and best[2].startswith("+0.500 ± ") and best[3] == "+0.250, +0.750"
 
 
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
