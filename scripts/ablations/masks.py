@@ -109,18 +109,25 @@ def table(out: Path, seeds: Sequence[int]) -> str:
     """Return a Markdown table: means, gains over the cold start with their errors, and the gain of each seed."""
     start = measured(out, out / "cold_start")
     rows = [
-        ["", "mask reward", "gain", "by seed", "masks of an answer"],
-        ["---"] * 5,
-        ["cold start", f"{_mean([start], 'mask_iou'):.3f}", "", "", f"{_mean([start], 'masks'):.2f}"],
+        ["", "mask reward", "gain", "by seed", "masks of an answer", "answer mIoU"],
+        ["---"] * 6,
+        ["cold start", f"{_mean([start], 'mask_iou'):.3f}", "", "", *_answers([start], [out / "cold_start"])],
     ]
     for arm, (title, _) in ARMS.items():
-        own = [measured(out, run_dir(out, arm, seed)) for seed in seeds]
+        runs = [run_dir(out, arm, seed) for seed in seeds]
+        own = [measured(out, run) for run in runs]
         gains = [{name: value - start["mask_iou"][name] for name, value in one["mask_iou"].items()} for one in own]
         gain, error = pooled(gains)
         by_seed = ", ".join(f"{fmean(one.values()):+.3f}" for one in gains)
-        masks = f"{_mean(own, 'masks'):.2f}"
-        rows.append([title, f"{_mean(own, 'mask_iou'):.3f}", f"{gain:+.3f} ± {error:.3f}", by_seed, masks])
+        reward = f"{_mean(own, 'mask_iou'):.3f}"
+        rows.append([title, reward, f"{gain:+.3f} ± {error:.3f}", by_seed, *_answers(own, runs)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _answers(found: Sequence[Mapping[str, Values]], runs: Sequence[Path]) -> list[str]:
+    """Return how many masks an answer has, and the mIoU of the true ones, for which a mask too many is free."""
+    results = [json.loads((run / "heldout" / "result.json").read_text(encoding="utf-8")) for run in runs]
+    return [f"{_mean(found, 'masks'):.2f}", f"{fmean(one['answer']['miou'] for one in results):.3f}"]
 
 
 def _mean(runs: Sequence[Mapping[str, Values]], name: str) -> float:
