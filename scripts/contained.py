@@ -98,6 +98,7 @@ def _watch(process: subprocess.Popen[bytes], log: Path | None) -> int:
         try:
             status = process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
+            _reap_adopted(process.pid)
             if log and (terminal or time.monotonic() - reported >= PLAIN_REPORT_S):
                 reported = time.monotonic()
                 _report(reported - start, log, terminal)
@@ -129,20 +130,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=STOP_GRACE_S)
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    """Yields (process, its parent) for every live process."""
+def _processes() -> Iterator[tuple[int, int, bool]]:
+    """Yields (process, its parent, whether it only waits to be reaped) for every process."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
                 state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    yield int(entry.name), int(parent)
+                yield int(entry.name), int(parent), state == "Z"
 
 
 def _descendants() -> list[int]:
     children: dict[int, list[int]] = {}
-    for process, parent in _parents():
-        children.setdefault(parent, []).append(process)
+    for process, parent, dead in _processes():
+        if not dead:
+            children.setdefault(parent, []).append(process)
     found, queue = [], [os.getpid()]
     while queue:
         direct = children.get(queue.pop(), [])
@@ -166,6 +167,13 @@ def _reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def _reap_adopted(command: int) -> None:
+    """Reaps dead orphans, not the command: who looks whether such a process is there would find it."""
+    for process, parent, dead in _processes():
+        if dead and parent == os.getpid() and process != command:
+            os.waitpid(process, os.WNOHANG)
 
 
 def _segments() -> set[str]:

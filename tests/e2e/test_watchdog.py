@@ -10,7 +10,6 @@ import time
 import psutil
 import pytest
 
-from tests.e2e.cluster import wait_for
 from vgr_rl.training.stalls import MISSES, Stalled, Stalls, get_watched
 from vgr_rl.training.watchdog import EXIT_CODE, Watchdog
 
@@ -88,15 +87,7 @@ def test_a_stopped_actor_stands_still_until_it_goes_on_and_one_that_holds_its_in
         ray.shutdown()
 
 
-def runs(process: psutil.Process) -> bool:
-    """Whether a process is there, not just waiting to be reaped by whoever took it over from its dead parent."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def test_the_agents_of_a_killed_driver_are_gone_a_few_seconds_later() -> None:
+def test_nothing_of_a_killed_driver_is_there_a_few_seconds_later() -> None:
     program = (
         "import ray; from vgr_rl.training.ray_agents import agents_end_with_us\n"
         "ray.init(num_cpus=1, address='local', log_to_driver=False, include_dashboard=False)\n"
@@ -108,11 +99,11 @@ def test_the_agents_of_a_killed_driver_are_gone_a_few_seconds_later() -> None:
     assert driver.stdout is not None and driver.stdout.readline() == "ready\n"
     family = psutil.Process(driver.pid).children(recursive=True)
     try:
-        agents = [process for process in family if "Agent" in "".join(process.cmdline())]
-        assert len(agents) == 2
+        assert any("Agent" in "".join(process.cmdline()) for process in family)
         driver.kill()
         driver.wait()
-        wait_for(lambda: not any(map(runs, agents)), "end of Ray's agents", 15)
+        _, left = psutil.wait_procs(family, timeout=15)
+        assert left == []
     finally:
         for process in family:
             if process.is_running():

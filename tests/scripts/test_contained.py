@@ -116,3 +116,17 @@ def test_progress_is_cut_to_fit_a_terminal_and_nowhere_else(tmp_path, capsys):
     assert capsys.readouterr().err == f"  1:01  {log.read_text().strip()}\n"
     contained._report(61, log, terminal=True)
     assert len(capsys.readouterr().err) < 200
+
+
+def test_orphans_that_end_before_the_command_are_gone_while_it_runs():
+    code = """
+        import pathlib, subprocess, time
+        said = subprocess.run(["sh", "-c", "sleep 0.2 & echo $!"], stdout=subprocess.PIPE, text=True).stdout
+        deadline = time.monotonic() + 10
+        while pathlib.Path("/proc", said.strip()).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        raise SystemExit(time.monotonic() >= deadline)
+    """
+    process = start(sys.executable, "-c", textwrap.dedent(code))
+    process.communicate(timeout=60)
+    assert process.returncode == 0
