@@ -17,40 +17,34 @@ from rich.console import Console
 from scripts.ablations import documents
 from scripts.ablations.plan import Plan, read_plan
 from scripts.ablations.results import as_text, collect
-from scripts.ablations.schedule import CHECKOUT, Schedule, Stopped
+from scripts.ablations.schedule import CHECKOUT, Schedule, exit_status
 from vgr_rl.benchmarks.store import write_text
 
 PLAN = Path(__file__).with_name("tiny.yaml")
 RECIPE = CHECKOUT / "recipes" / "tiny"
 COMMAND = "bash scripts/ablations.sh"
 _GIB_A_RUN = 8
-log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 1 when a run failed, 2 for a wrong option, 130 when stopped."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
-    try:
-        if options.jobs < 1:
-            raise ValueError(f"--jobs={options.jobs} but it must be at least 1")
-        plan = read_plan(options.plan).only(options.arms, options.seeds)
-        os.chdir(CHECKOUT)  # the commands name folders relative to it
-        schedule = Schedule(plan.tasks(options.out), options.out, console)
-        if options.write_only:
-            plan = plan.without(schedule.unfinished())
-        elif missing := schedule.run(options.jobs):
-            log.error("not finished: %s", ", ".join(missing))
-            return 1
-        write(plan, options.out, options.publish, console)
-    except ValueError as error:
-        log.error("error: %s", error)
-        return 2
-    except Stopped:
-        log.error("stopped; the same command goes on from here")
-        return 130
-    return 0
+    return exit_status(lambda: _run(options, Console(stderr=True)))
+
+
+def _run(options: argparse.Namespace, console: Console) -> list[str]:
+    if options.jobs < 1:
+        raise ValueError(f"--jobs={options.jobs} but it must be at least 1")
+    plan = read_plan(options.plan).only(options.arms, options.seeds)
+    os.chdir(CHECKOUT)  # the commands name folders relative to it
+    schedule = Schedule(plan.tasks(options.out), options.out, console)
+    if options.write_only:
+        plan = plan.without(schedule.unfinished())
+    elif missing := schedule.run(options.jobs):
+        return missing
+    write(plan, options.out, options.publish, console)
+    return []
 
 
 def write(plan: Plan, out: Path, publish: bool, console: Console) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rewards.mask_iou import VRTMaskIoU
 from scripts.ablations.plan import Task, run_dir
 from scripts.ablations.results import Values, pooled
-from scripts.ablations.schedule import CHECKOUT, Schedule, Stopped
+from scripts.ablations.schedule import CHECKOUT, Schedule, exit_status
 from vgr_rl.benchmarks.store import write_text
 from vgr_rl.data.schema import read_samples
 from vgr_rl.grounding import ImageGeometry, parse_trace
@@ -42,24 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=60, help="of RL (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once (a core and 8 GiB each: %(default)s)")
     options = parser.parse_args(arguments)
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> list[str]:
     if min(options.steps, options.jobs) < 1:
-        parser.error(f"--steps={options.steps} --jobs={options.jobs} but both must be at least 1")
+        raise ValueError(f"--steps={options.steps} --jobs={options.jobs} but both must be at least 1")
     os.chdir(CHECKOUT)  # the commands name folders relative to it
-    try:
-        schedule = Schedule(tasks(options.out, options.seeds, options.steps), options.out, Console(stderr=True))
-        if missing := schedule.run(options.jobs):
-            log.error("not finished: %s", ", ".join(missing))
-            return 1
-    except ValueError as error:
-        log.error("error: %s", error)
-        return 2
-    except Stopped:
-        log.error("stopped; the same command goes on from here")
-        return 130
+    found = tasks(options.out, options.seeds, options.steps)
+    if missing := Schedule(found, options.out, Console(stderr=True)).run(options.jobs):
+        return missing
     text = table(options.out, options.seeds)
     write_text(options.out / "table.md", text)
     log.info("%s", text)
-    return 0
+    return []
 
 
 def tasks(out: Path, seeds: Sequence[int], steps: int) -> list[Task]:

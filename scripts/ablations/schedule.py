@@ -8,12 +8,13 @@ from its checkpoint.
 import fcntl
 import hashlib
 import json
+import logging
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from vgr_rl.benchmarks.store import write_json
 CHECKOUT = Path(__file__).resolve().parents[2]
 _CODE = ("vgr_rl", "rewards", "recipes", "requirements/cpu.lock")
 _POLL_S = 0.5
+log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -59,6 +61,21 @@ class Done:
     command: tuple[str, ...]
     seconds: float
     code: str
+
+
+def exit_status(command: Callable[[], Sequence[str]]) -> int:
+    """Run what returns tasks that did not finish; return 1 for those, 2 for a wrong option, 130 when stopped, or 0."""
+    try:
+        if missing := command():
+            log.error("not finished: %s", ", ".join(missing))
+            return 1
+    except ValueError as error:
+        log.error("error: %s", error)
+        return 2
+    except Stopped:
+        log.error("stopped; the same command goes on from here")
+        return 130
+    return 0
 
 
 class Schedule:

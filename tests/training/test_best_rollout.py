@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from tests.training.segment_fixtures import write_segmenter
-from tests.training.segment_rollouts import BEST, PICTURES, PROMPTS, QUESTION, RESPONSES
+from tests.training.segment_rollouts import BEST, PROMPTS, RESPONSES, plain_masks
 from vgr_rl.grounding import Sample, Size, Target, box_rle
-from vgr_rl.segment.predict import sam2_pixels
 from vgr_rl.tiny.segmenter import build_r_sa2va
 from vgr_rl.training.best_rollout import NONE, best_of_groups, loss_metrics, masks_to_learn
 from vgr_rl.training.segment_loss import dense
@@ -85,16 +84,7 @@ def plain() -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     for uid, text, (segs, truth) in zip(PROMPTS, RESPONSES, BEST, strict=True):
         if not segs:
             continue
-        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-        prompt = processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        inputs = processor(text=[prompt + text], images=[PICTURES[uid]], return_tensors="pt")
-        start = processor(text=[prompt], images=[PICTURES[uid]], return_tensors="pt")["input_ids"].shape[1]
-        is_seg = inputs["input_ids"] == model.config.seg_token_id
-        is_seg[:, :start] = False
-        pixels = sam2_pixels([PICTURES[uid]], 64)
-        masks = model(image_of_seg=is_seg.long() - 1, sam2_pixels=pixels, **inputs).masks[segs]
+        masks = plain_masks(model, processor, uid, text)[segs]
         inside, true = masks.sigmoid().amax(0), dense([truth], masks.shape[-1]).any(0).float()
         bces.append(-(true * inside.log() + (1 - true) * (1 - inside).log()).mean())
         dices.append(1 - (2 * (inside * true).sum() + 1) / (inside.sum() + true.sum() + 1))

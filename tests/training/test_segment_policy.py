@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.training.segment_fixtures import write_segmenter
-from tests.training.segment_rollouts import PICTURES, PROMPTS, QUESTION, RESPONSES
+from tests.training.segment_rollouts import PICTURES, PROMPTS, RESPONSES, plain_masks
 from vgr_rl.grounding import Size, rle_iou
-from vgr_rl.segment.predict import sam2_pixels, to_rles
+from vgr_rl.segment.predict import to_rles
 from vgr_rl.tiny.segmenter import build_r_sa2va
 
 pytestmark = pytest.mark.slow
@@ -46,17 +46,8 @@ def plain(model: Any, processor: Any) -> list[list[Any]]:
     """Masks of the responses by the model's own forward pass, one by one."""
     found = []
     for uid, text in zip(PROMPTS, RESPONSES, strict=True):
-        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-        prompt = processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        inputs = processor(text=[prompt + text], images=[PICTURES[uid]], return_tensors="pt")
-        start = processor(text=[prompt], images=[PICTURES[uid]], return_tensors="pt")["input_ids"].shape[1]
-        is_seg = inputs["input_ids"] == model.config.seg_token_id
-        is_seg[:, :start] = False
-        pixels = sam2_pixels([PICTURES[uid]], 64)
         with torch.no_grad():
-            masks = model(image_of_seg=is_seg.long() - 1, sam2_pixels=pixels, **inputs).masks
+            masks = plain_masks(model, processor, uid, text)
         found.append(to_rles(masks, Size(*PICTURES[uid].size)))
     return found
 
