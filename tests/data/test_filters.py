@@ -166,7 +166,8 @@ def rollouts_of(run_dir: Path, scores: dict[str, list[float | None]], lr: float 
         for name, own in scores.items()
         for score in own
     ]
-    (run_dir / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (run_dir / "samples.jsonl").write_text(lines + lines[:20])  # killed in the middle of a line
     (run_dir / "config.yaml").write_text(f"actor_rollout_ref: {{actor: {{optim: {{lr: {lr}}}}}}}\n")
     return run_dir
 
@@ -176,24 +177,24 @@ def test_the_rewards_of_a_run_decide_without_a_model(
 ) -> None:
     scores: dict[str, list[float | None]] = {"q0": [1, 1], "q1": [0, 2], "q2": [0, 1], "q3": [0, None]}
     run_dir, out = rollouts_of(tmp_path / "run", scores | {"another": [0, 9]}), tmp_path / "kept.parquet"
-    command = ["filter-variance", "--input", f"{folder}/rows.parquet", "--out", str(out), "--top", "1"]
-    prepare([*command, "--rollouts", str(run_dir)])
+    command = ["filter-rollouts", "--input", f"{folder}/rows.parquet", "--out", str(out), "--top", "1"]
+    prepare([*command, "--run", str(run_dir)])
     assert [row.sample.id for row in read_samples(out)] == ["q1"]
     decisions = {line["id"]: line for line in _lines(tmp_path / "kept.filter" / "decisions.jsonl")}
     assert [decisions[f"q{i}"]["rule"] for i in range(4)] == ["flat", "spread", "less spread", "not graded"]
     assert decisions["q1"]["scores"] == [0, 2] and decisions["q3"]["why"] == "mask_iou: no masks"
     assert all(decisions[name]["why"] == "no rollouts" for name in ("q4", "q5"))
     assert "learnt while it sampled" not in caplog.text
-    prepare([*command, "--rollouts", str(rollouts_of(tmp_path / "learnt", scores, lr=1e-5))])
+    prepare([*command, "--run", str(rollouts_of(tmp_path / "learnt", scores, lr=1e-5))])
     assert "learnt while it sampled (actor_rollout_ref.actor.optim.lr=1e-05)" in caplog.text
 
 
 def test_a_run_without_rollouts_of_the_samples_is_refused(folder: Path, tmp_path: Path) -> None:
-    command = ["filter-variance", "--input", f"{folder}/rows.parquet", "--out", str(tmp_path / "kept.parquet")]
+    command = ["filter-rollouts", "--input", f"{folder}/rows.parquet", "--out", str(tmp_path / "kept.parquet")]
     with pytest.raises(SystemExit, match=r"samples\.jsonl is missing; vgr_rl\.main writes it"):
-        prepare([*command, "--top", "1", "--rollouts", str(tmp_path / "none")])
+        prepare([*command, "--top", "1", "--run", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match="has no rollouts of the 6 samples of --input"):
-        prepare([*command, "--top", "1", "--rollouts", str(rollouts_of(tmp_path / "other", {"another": [0, 9]}))])
+        prepare([*command, "--top", "1", "--run", str(rollouts_of(tmp_path / "other", {"another": [0, 9]}))])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-from vgr_rl.training import on_policy, shared_features
+from vgr_rl.training import best_rollout, on_policy, shared_features
 from vgr_rl.training.rollout_client import GroupClient
 from vgr_rl.verl_patches import replaced_names
 
@@ -35,7 +35,7 @@ _UPDATE_FIELDS = (
     "old_log_probs",
     "ref_log_prob",
     "rollout_is_weights",
-    "best_masks",  # of R-Sa2VA
+    best_rollout.FIELD,
 )
 
 

@@ -57,15 +57,17 @@ class MaskRewardsMixin:
         self.watchdog.enter("masks and rewards")
         started = time.perf_counter()
         self._decode_masks(batch)
-        if metrics is None:  # validation, which makes no update
-            shared_features.clear(shared_features.PARTITION, shared_features.PICTURES)
+        took_s = time.perf_counter() - started
+        learns = self._learns_masks and metrics is not None  # validation makes no update
+        if not learns:
+            shared_features.clear(shared_features.PICTURES)
+        best = self._score(batch, learns)
+        if metrics is None:
+            shared_features.clear(shared_features.PARTITION)
         else:
-            metrics["timing_s/masks"] = time.perf_counter() - started
-            if not self._learns_masks:
-                shared_features.clear(shared_features.PICTURES)
-        best = self._score(batch)
-        if self._learns_masks and metrics is not None:
-            metrics["masks/best_rollouts"] = best
+            metrics["timing_s/masks"] = took_s
+            if learns:
+                metrics["masks/best_rollouts"] = best
         return batch
 
     @property
@@ -100,11 +102,15 @@ class MaskRewardsMixin:
         if added := list(set(padded.keys) - set(batch.keys)):
             tq.kv_clear(keys=added, partition_id=batch.partition_id)
 
-    def _score(self, batch: KVBatchMeta) -> int:
+    def _score(self, batch: KVBatchMeta, learns: bool) -> int:
         """Have the reward workers score all rollouts, and store what the agent loop stores of other models.
 
+        Args:
+            batch: the rollouts.
+            learns: whether masks of the best ones are learnt.
+
         Returns:
-            Groups whose best rollout has masks to learn; 0 if none are learnt.
+            Groups whose best rollout has masks to learn.
         """
         fields = ["responses", "extra_info", "masks", "extra_fields"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
@@ -124,17 +130,18 @@ class MaskRewardsMixin:
             rm_scores[-1] = score["reward_score"]
             info = score.get("reward_extra_info", {})
             rows.append({"rm_scores": rm_scores, "extra_fields": {**extra, "reward_extra_info": info}})
-        if self._learns_masks:
+        best = []
+        if learns:
             for row in rows:
                 row[best_rollout.FIELD] = best_rollout.NONE
-            for place in best_rollout.best_of_groups(batch.keys, [score["reward_score"] for score in scores]):
-                detail = json.loads(rows[place]["extra_fields"]["reward_extra_info"][DETAIL])
-                sample = sample_from_json(columns["extra_info"][place]["sample"])
-                rows[place][best_rollout.FIELD] = best_rollout.masks_to_learn(
-                    detail["response"], columns["masks"][place]["rles"], sample
-                )
+            best = best_rollout.best_of_groups(batch.keys, [score["reward_score"] for score in scores])
+        for place in best:
+            response = json.loads(rows[place]["extra_fields"]["reward_extra_info"][DETAIL])["response"]
+            sample = sample_from_json(columns["extra_info"][place]["sample"])
+            masks = columns["masks"][place]["rles"]
+            rows[place][best_rollout.FIELD] = best_rollout.masks_to_learn(response, masks, sample)
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=list_of_dict_to_tensordict(rows))
-        return sum(bool(row[best_rollout.FIELD]["segs"]) for row in rows) if self._learns_masks else 0
+        return sum(bool(rows[place][best_rollout.FIELD]["segs"]) for place in best)
 
 
 def rewards_of(config: DictConfig) -> type[RewardLoopManager]:

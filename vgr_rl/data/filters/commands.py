@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from vgr_rl.data.filters.answers import Answers, Sampling
     from vgr_rl.data.filters.run import Decide
 
-_MODEL = "folder or hub id of the model that is asked"
 _HARD: dict[str, dict[str, Any]] = {"accuracy": {}}
 
 
@@ -21,29 +20,35 @@ def add_commands(commands: Subparsers) -> None:
     """Add the commands."""
     hard = commands.add_parser("filter-hard", help="keep the RL samples that a model gets wrong")
     hard.set_defaults(make=filter_hard)
-    hard.add_argument("--model", required=True, help=_MODEL)
     _add_shared(hard, samples=4)
     hard.add_argument("--k", type=int, default=1, help="look at pass@k (1)")
     hard.add_argument("--max-pass", type=float, default=0.5, help="keep what has at most this pass@k (0.5)")
 
     spread = commands.add_parser("filter-variance", help="keep the RL samples whose rewards spread most within a group")
     spread.set_defaults(make=filter_variance)
-    source = spread.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help=_MODEL)
-    source.add_argument(
-        "--rollouts",
-        type=Path,
-        metavar="RUN_DIR",
-        help="ask nobody: take the rewards of a run of vgr_rl.main, best with actor_rollout_ref.actor.optim.lr=0",
-    )
     _add_shared(spread, samples=8)
-    spread.add_argument("--top", type=int, required=True, help="how many to keep, by the rewards' standard deviation")
+    _add_top(spread)
     spread.add_argument("--rewards", default="treevgr", help="treevgr, vrt, or a YAML file with `terms` (treevgr)")
+
+    run = commands.add_parser("filter-rollouts", help="the same by the rewards that a run of vgr_rl.main gave")
+    run.set_defaults(make=filter_rollouts)
+    _add_files(run)
+    run.add_argument("--run", type=Path, required=True, help="its directory; a learning rate of 0 leaves the model as it is")
+    _add_top(run)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", type=Path, required=True, nargs="+", help="parquet files of RL samples")
+    add_out(parser, "parquet to write; a folder of that name beside it says why each sample was kept or not")
+
+
+def _add_top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--top", type=int, required=True, help="how many to keep, by the rewards' standard deviation")
 
 
 def _add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
-    parser.add_argument("--input", type=Path, required=True, nargs="+", help="parquet files of RL samples")
-    add_out(parser, "parquet to write; a folder of that name beside it says why each sample was kept or not")
+    _add_files(parser)
+    parser.add_argument("--model", required=True, help="folder or hub id of the model that is asked")
     parser.add_argument("--url", help="ask an OpenAI-compatible server, not vLLM in this process; base URL with /v1")
     parser.add_argument("--served-name", help="what that server calls the model (--model)")
     parser.add_argument("--api-key-env", help="environment variable with that server's key")
@@ -77,19 +82,23 @@ def filter_hard(args: argparse.Namespace) -> None:
 def filter_variance(args: argparse.Namespace) -> None:
     """Keep the samples whose rewards spread most within a group."""
     from rewards.presets import PRESETS
-    from vgr_rl.data.validate import require_samples
 
     if args.top < 1 or args.samples < 2:
         raise ValueError(f"--top={args.top} --samples={args.samples}: at least 1 and at least 2 are needed")
-    if args.rollouts:
-        from vgr_rl.data.filters.rollouts import filter_rollouts
-        from vgr_rl.data.filters.run import Selection
-
-        require_samples(args.input, knob="--input")
-        filter_rollouts(Selection(args.input, args.out), args.rollouts, lambda graded: keep_spread(graded, args.top))
-        return
     rewards = {"terms": PRESETS[args.rewards]} if args.rewards in PRESETS else _rewards_of(args.rewards)
     _filter(args, rewards, lambda graded: keep_spread(graded, args.top))
+
+
+def filter_rollouts(args: argparse.Namespace) -> None:
+    """Keep the samples whose rewards in a training run spread most within a group."""
+    from vgr_rl.data.filters.rollouts import filter_by_run
+    from vgr_rl.data.filters.run import Selection
+    from vgr_rl.data.validate import require_samples
+
+    if args.top < 1:
+        raise ValueError(f"--top={args.top} but at least 1 is needed")
+    require_samples(args.input, knob="--input")
+    filter_by_run(Selection(args.input, args.out), args.run, lambda graded: keep_spread(graded, args.top))
 
 
 def _rewards_of(file: str) -> dict[str, Any]:

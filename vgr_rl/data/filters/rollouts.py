@@ -17,7 +17,7 @@ from vgr_rl.data.filters.run import Decide, Selection
 logger = logging.getLogger("vgr_rl.prepare")
 
 
-def filter_rollouts(selection: Selection, run_dir: Path, decide: Decide) -> None:
+def filter_by_run(selection: Selection, run_dir: Path, decide: Decide) -> None:
     """Decide about every sample by the rollouts of a run, and write.
 
     Raises:
@@ -26,7 +26,7 @@ def filter_rollouts(selection: Selection, run_dir: Path, decide: Decide) -> None
     order = selection.ids()
     found = read_rollouts(run_dir, order)
     if not any(row["scores"] for row in found.values()):
-        raise ValueError(f"--rollouts={run_dir} has no rollouts of the {len(order)} samples of --input")
+        raise ValueError(f"--run={run_dir} has no rollouts of the {len(order)} samples of --input")
     if learning_rate := _learning_rate(run_dir):
         logger.warning(
             "%s learnt while it sampled (actor_rollout_ref.actor.optim.lr=%g): its scores are of many models; 0 leaves "
@@ -44,12 +44,12 @@ def read_rollouts(run_dir: Path, names: Iterable[str]) -> dict[str, dict[str, An
     Raises:
         ValueError: when the run has no file of rollouts.
     """
-    path = run_dir / "samples.jsonl"
-    if not path.is_file():
-        raise ValueError(f"--rollouts={run_dir}: {path} is missing; vgr_rl.main writes it")
+    path = _file_of(run_dir, "samples.jsonl")
     found: dict[str, dict[str, Any]] = {name: {"scores": [], "answers": [], "why": ""} for name in names}
     with path.open(encoding="utf-8") as lines:
         for line in lines:
+            if not line.endswith("\n"):
+                break  # what a kill cut off is no line
             row = json.loads(line)
             if (own := found.get(row["id"])) is None:
                 continue
@@ -65,5 +65,12 @@ def read_rollouts(run_dir: Path, names: Iterable[str]) -> dict[str, dict[str, An
 
 
 def _learning_rate(run_dir: Path) -> float:
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load(_file_of(run_dir, "config.yaml").read_text(encoding="utf-8"))
     return float(config["actor_rollout_ref"]["actor"]["optim"]["lr"])
+
+
+def _file_of(run_dir: Path, name: str) -> Path:
+    path = run_dir / name
+    if not path.is_file():
+        raise ValueError(f"--run={run_dir}: {path} is missing; vgr_rl.main writes it")
+    return path
