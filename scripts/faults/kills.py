@@ -22,7 +22,7 @@ import psutil
 from safetensors.torch import load_file
 
 from scripts.faults.injections import find
-from scripts.faults.runs import Run, make_data
+from scripts.faults.runs import NotReached, Run, make_data
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,18 @@ def kill_again_and_again(run: Run, kills: int, seed: int) -> list[str]:
 
 
 def next_driver(supervisor: psutil.Process) -> psutil.Process:
-    """Wait for the next attempt."""
-    while True:
+    """Wait for the next attempt.
+
+    Raises:
+        NotReached: the supervisor has ended.
+    """
+    while supervisor.is_running() and supervisor.status() != psutil.STATUS_ZOMBIE:
         for child in supervisor.children():  # what a killed driver leaves is among them, and goes
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.status() != psutil.STATUS_ZOMBIE and "vgr_rl.main" in child.cmdline():
                     return child
         time.sleep(0.05)
+    raise NotReached("the supervisor has ended: there is no further attempt to kill")
 
 
 def rollouts(run_dir: Path) -> list[tuple[int, str, int, str]]:

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from scripts.faults import network
 from scripts.faults.__main__ import table, verdict
 from scripts.faults.injections import FAULTS, fill_disk, find, make_read_only
-from scripts.faults.kills import compare
+from scripts.faults.kills import compare, next_driver
+from scripts.faults.runs import NotReached
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,11 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_who_waits_for_the_next_attempt_of_a_supervisor_that_ended_is_told() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    supervisor = psutil.Process(ended.pid)
+    with pytest.raises(NotReached, match="supervisor has ended"):
+        next_driver(supervisor)
+    ended.wait()
