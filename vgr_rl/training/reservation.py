@@ -66,13 +66,14 @@ def reserve(config: DictConfig, say: Callable[[str], None], stopped: Callable[[]
 
     Args:
         config: of a run.
-        say: gets what is waited for, at once and every 30 seconds, and at last where each part lies.
+        say: gets what is waited for, at once and every 30 seconds, and where each part lies on a shared cluster.
         stopped: called again and again; raises when the run is asked to end.
 
     Raises:
         ConfigError: there is no room after `placement.wait_s`; at once on a local cluster, which nobody else uses.
     """
-    wait_s = config.placement.wait_s if os.environ.get("RAY_ADDRESS") else 0
+    shared = bool(os.environ.get("RAY_ADDRESS"))
+    wait_s = config.placement.wait_s if shared else 0
     deadline_s, said_s = time.monotonic() + wait_s, -_SAY_EVERY_S
     while True:
         stopped()
@@ -81,14 +82,15 @@ def reserve(config: DictConfig, say: Callable[[str], None], stopped: Callable[[]
         placement = place(groups, nodes)
         rival = other_run()
         if placement.fits and not rival and _take(placement):
-            say(f"placed: {placement.described()}")
+            if shared:
+                say(f"placed: {placement.described()}")
             return
         lacks = problems(groups, nodes) + rival or ["another job was quicker"]
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             where = (
                 f"on the Ray cluster within placement.wait_s={wait_s:g} seconds"
-                if os.environ.get("RAY_ADDRESS")
+                if shared
                 else "on this machine (hardware.ray_local.num_cpus and num_gpus say what Ray counts)"
             )
             raise ConfigError(f"hardware={config.hardware.name} has no room {where}:\n{bullet_list(lacks)}")

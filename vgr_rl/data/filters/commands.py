@@ -33,7 +33,7 @@ def add_commands(commands: Subparsers) -> None:
     run = commands.add_parser("filter-rollouts", help="the same by the rewards that a run of vgr_rl.main gave")
     run.set_defaults(make=filter_rollouts)
     _add_files(run)
-    run.add_argument("--run", type=Path, required=True, help="its directory; with a learning rate of 0, of one model")
+    run.add_argument("--run", type=Path, required=True, help="run directory; a learning rate of 0 left its model alone")
     _add_top(run)
 
 
